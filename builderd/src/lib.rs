@@ -1,1 +1,13 @@
-//! builderd
+//! The daemon. A build walks through the rooms in the order in which they are listed here; a room calls only
+//! rooms to its right, and only `store` touches the state folder.
+
+pub mod api;
+pub mod executor;
+pub mod exporters;
+pub mod frontend;
+pub mod graph;
+pub mod ops;
+pub mod session;
+pub mod solver;
+pub mod sources;
+pub mod store;
