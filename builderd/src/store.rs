@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// Name of a layer folder: a random id for layers built here, the diff id (`sha256:…`) for layers of images.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
+#[serde(from = "String", into = "String")]
 pub struct LayerId(Arc<str>);
 
 impl LayerId {
@@ -20,6 +20,18 @@ impl LayerId {
     }
 }
 
+impl From<String> for LayerId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<LayerId> for String {
+    fn from(id: LayerId) -> Self {
+        id.0.as_ref().to_owned()
+    }
+}
+
 impl fmt::Display for LayerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -28,7 +40,7 @@ impl fmt::Display for LayerId {
 
 /// A file system: its layers, lowest first. Empty is `scratch`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<LayerId>", into = "Vec<LayerId>")]
 pub struct Snapshot(Arc<[LayerId]>);
 
 impl Snapshot {
@@ -53,6 +65,18 @@ impl Snapshot {
             .collect::<Vec<_>>()
             .into_iter()
             .collect()
+    }
+}
+
+impl From<Vec<LayerId>> for Snapshot {
+    fn from(layers: Vec<LayerId>) -> Self {
+        Self(layers.into())
+    }
+}
+
+impl From<Snapshot> for Vec<LayerId> {
+    fn from(snapshot: Snapshot) -> Self {
+        snapshot.0.to_vec()
     }
 }
 
