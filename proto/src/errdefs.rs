@@ -1,0 +1,288 @@
+//! Typed details of errors, as BuildKit's clients read them.
+//!
+//! A gRPC status carries them in `grpc-status-details-bin` as `google.rpc.Status`; each detail is an `Any` whose
+//! type URL is `github.com/moby/buildkit/<name>+json` and whose value is JSON, not an encoded message.
+//! Details that are not known here are skipped.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use prost::Message;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tonic::{Code, Status};
+
+use crate::rpc;
+
+const URL_PREFIX: &str = "github.com/moby/buildkit/";
+const URL_SUFFIX: &str = "+json";
+
+/// One detail of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The vertex that failed.
+    Vertex(Vertex),
+    /// The lines of a source text that caused the error.
+    Source(Source),
+    /// The frontend that failed.
+    Frontend(Frontend),
+    /// A capability that the frontend lacks; with code `Unimplemented`.
+    FrontendCap(Named),
+    /// A subrequest that is not known; with code `Unimplemented`.
+    Subrequest(Named),
+    /// The build needs a feature that the requested compatibility version lacks.
+    CompatibilityFeature(CompatibilityFeature),
+    /// How the failing process ended.
+    Exit(Exit),
+    /// A source policy denied a source.
+    Decision(Decision),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vertex {
+    #[serde(default)]
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    #[serde(default)]
+    pub info: SourceInfo,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Range>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInfo {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub filename: String,
+    #[serde(
+        default,
+        skip_serializing_if = "Bytes::is_empty",
+        serialize_with = "to_base64",
+        deserialize_with = "from_base64"
+    )]
+    pub data: Bytes,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub language: String,
+}
+
+/// Both ends are always written: clients read `end` without a check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    #[serde(default)]
+    pub start: Position,
+    #[serde(default)]
+    pub end: Position,
+}
+
+/// Lines count from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub line: i32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub character: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frontend {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    #[serde(default)]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompatibilityFeature {
+    #[serde(default)]
+    pub version: i64,
+    #[serde(default)]
+    pub feature: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    #[serde(default, rename = "Code")]
+    pub code: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// A number of [`crate::sourcepolicy::PolicyAction`].
+    #[serde(default)]
+    pub action: i32,
+    #[serde(default, rename = "denyMessages", skip_serializing_if = "Vec::is_empty")]
+    pub deny_messages: Vec<Denial>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    #[serde(default)]
+    pub message: String,
+}
+
+impl Detail {
+    pub fn to_any(&self) -> prost_types::Any {
+        let (name, json) = match self {
+            Self::Vertex(detail) => ("errdefs.Vertex", to_json(detail)),
+            Self::Source(detail) => ("errdefs.Source", to_json(detail)),
+            Self::Frontend(detail) => ("errdefs.Frontend", to_json(detail)),
+            Self::FrontendCap(detail) => ("errdefs.FrontendCap", to_json(detail)),
+            Self::Subrequest(detail) => ("errdefs.Subrequest", to_json(detail)),
+            Self::CompatibilityFeature(detail) => ("errdefs.CompatibilityFeature", to_json(detail)),
+            Self::Exit(detail) => ("gatewayapi.ExitMessage", to_json(detail)),
+            Self::Decision(detail) => ("policysession.DecisionResponse", to_json(detail)),
+        };
+        prost_types::Any {
+            type_url: format!("{URL_PREFIX}{name}{URL_SUFFIX}"),
+            value: json,
+        }
+    }
+
+    /// `None` for a detail of another kind or one that is not well-formed.
+    pub fn from_any(any: &prost_types::Any) -> Option<Self> {
+        let name = any.type_url.strip_prefix(URL_PREFIX)?.strip_suffix(URL_SUFFIX)?;
+        let json = &any.value;
+        match name {
+            "errdefs.Vertex" => from_json(json).map(Self::Vertex),
+            "errdefs.Source" => from_json(json).map(Self::Source),
+            "errdefs.Frontend" => from_json(json).map(Self::Frontend),
+            "errdefs.FrontendCap" => from_json(json).map(Self::FrontendCap),
+            "errdefs.Subrequest" => from_json(json).map(Self::Subrequest),
+            "errdefs.CompatibilityFeature" => from_json(json).map(Self::CompatibilityFeature),
+            "gatewayapi.ExitMessage" => from_json(json).map(Self::Exit),
+            "policysession.DecisionResponse" => from_json(json).map(Self::Decision),
+            _ => None,
+        }
+    }
+}
+
+/// A gRPC status that carries `details`.
+pub fn status(code: Code, message: impl Into<String>, details: &[Detail]) -> Status {
+    let message = message.into();
+    if details.is_empty() {
+        return Status::new(code, message);
+    }
+    let carrier = rpc::Status {
+        code: code.into(),
+        message: message.clone(),
+        details: details.iter().map(Detail::to_any).collect(),
+    };
+    Status::with_details(code, message, carrier.encode_to_vec().into())
+}
+
+/// The details a gRPC status carries.
+pub fn details(status: &Status) -> Vec<Detail> {
+    let Ok(carrier) = rpc::Status::decode(status.details()) else {
+        return Vec::new();
+    };
+    carrier.details.iter().filter_map(Detail::from_any).collect()
+}
+
+fn to_json<T: Serialize>(detail: &T) -> Vec<u8> {
+    serde_json::to_vec(detail).expect("details are plain structs with string keys")
+}
+
+fn from_json<T: for<'a> Deserialize<'a>>(json: &[u8]) -> Option<T> {
+    serde_json::from_slice(json).ok()
+}
+
+fn to_base64<S: Serializer>(data: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&BASE64_STANDARD.encode(data))
+}
+
+fn from_base64<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
+    let data = BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)?;
+    Ok(data.into())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(line: i32) -> Position {
+        Position { line, character: 0 }
+    }
+
+    #[test]
+    fn details_are_json_under_buildkit_type_urls() {
+        let source = Detail::Source(Source {
+            info: SourceInfo {
+                filename: "Dockerfile".into(),
+                data: Bytes::from_static(b"FROM x\n"),
+                language: "Dockerfile".into(),
+            },
+            ranges: vec![Range {
+                start: line(3),
+                end: line(3),
+            }],
+        });
+        let any = source.to_any();
+        assert_eq!(any.type_url, "github.com/moby/buildkit/errdefs.Source+json");
+        assert_eq!(
+            String::from_utf8(any.value).unwrap(),
+            r#"{"info":{"filename":"Dockerfile","data":"RlJPTSB4Cg==","language":"Dockerfile"},"ranges":[{"start":{"line":3},"end":{"line":3}}]}"#
+        );
+        let exit = Detail::Exit(Exit { code: 3 }).to_any();
+        assert_eq!(exit.value, br#"{"Code":3}"#);
+        assert_eq!(
+            exit.type_url,
+            "github.com/moby/buildkit/gatewayapi.ExitMessage+json"
+        );
+    }
+
+    #[test]
+    fn details_survive_a_status() {
+        let all = vec![
+            Detail::Vertex(Vertex {
+                digest: "sha256:00".into(),
+            }),
+            Detail::Source(Source::default()),
+            Detail::Frontend(Frontend {
+                name: "dockerfile.v0".into(),
+                source: String::new(),
+            }),
+            Detail::FrontendCap(Named { name: "a".into() }),
+            Detail::Subrequest(Named { name: "b".into() }),
+            Detail::CompatibilityFeature(CompatibilityFeature {
+                version: 20,
+                feature: "f".into(),
+            }),
+            Detail::Exit(Exit { code: 137 }),
+            Detail::Decision(Decision {
+                action: 1,
+                deny_messages: vec![Denial { message: "no".into() }],
+            }),
+        ];
+        let status = status(Code::Unknown, "it failed", &all);
+        assert_eq!(status.message(), "it failed");
+        assert_eq!(details(&status), all);
+    }
+
+    #[test]
+    fn unknown_and_damaged_details_are_skipped() {
+        let any = |url: &str, value: &[u8]| prost_types::Any {
+            type_url: url.into(),
+            value: value.to_vec(),
+        };
+        for detail in [
+            any("github.com/moby/buildkit/stack.Stack+json", b"{}"),
+            any("type.googleapis.com/errdefs.Vertex", b""),
+            any("github.com/moby/buildkit/errdefs.Vertex+json", b"{"),
+        ] {
+            assert_eq!(Detail::from_any(&detail), None, "{}", detail.type_url);
+        }
+    }
+}
