@@ -1,9 +1,30 @@
 //! The state folder: blobs, layer folders, cache records. Nobody else touches it.
 //!
 //! A *layer* is an immutable folder in overlayfs upper format; a *snapshot* is a list of layers, lowest first.
+//! Things are made under temporary names and published by one rename, records go through one writer: a kill at any
+//! moment loses at most the work in flight. Functions here block for a few system calls at most, unless they are
+//! `async`.
 
+mod blobs;
+mod cache;
+mod folder;
+mod layers;
+mod metadata;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub use blobs::{BlobError, BlobStore, BlobWriter, Expected};
+pub use cache::{CacheKey, CachedResult, RecordKind};
+pub use layers::{Descriptor, LayerDraft, LayerError, LayerRecord, NewLayer, RemoteBlob, RemoteLayer};
+pub use metadata::{FlushError, ReadError};
+pub use pool::{Pool, WorkLost};
 
 /// Name of a layer folder: a random id for layers built here, the diff id (`sha256:…`) for layers of images.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -77,6 +98,94 @@ impl From<Vec<LayerId>> for Snapshot {
 impl From<Snapshot> for Vec<LayerId> {
     fn from(snapshot: Snapshot) -> Self {
         snapshot.0.to_vec()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot {doing} {} in the state folder", path.display())]
+    Folder {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("state folder {} is in use by another daemon{}", path.display(), process.map(|id| format!(" (process {id})")).unwrap_or_default())]
+    InUse { path: PathBuf, process: Option<u32> },
+    #[error("cannot open {}", path.display())]
+    Metadata {
+        path: PathBuf,
+        #[source]
+        source: Box<redb::Error>,
+    },
+    #[error("{} has format {found:?}, which this version does not know; use another state folder or the version that made it", path.display())]
+    Format { path: PathBuf, found: String },
+    #[error("cannot sweep state folder {}", path.display())]
+    Sweep {
+        path: PathBuf,
+        #[source]
+        source: ReadError,
+    },
+}
+
+/// The open state folder. Cheap to clone; the last clone to go writes what is queued and frees the lock.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    // Fields are dropped in order: records are written before the folder is unlocked.
+    metadata: Arc<metadata::Metadata>,
+    folder: Arc<folder::StateFolder>,
+    pool: Pool,
+    layer_updates: Mutex<()>,
+    known_layers: Mutex<HashSet<LayerId>>,
+    /// Whether the machine was restarted since the folder was open last.
+    restarted: bool,
+}
+
+impl Store {
+    /// Opens the state folder, creates it if it is not there (its parent must be), and sweeps what a kill left.
+    pub fn open(root: &Path) -> Result<Self, OpenError> {
+        let folder = Arc::new(folder::StateFolder::open(root)?);
+        let metadata = Arc::new(metadata::Metadata::open(folder.root())?);
+        let restarted = metadata.note_boot().map_err(|source| OpenError::Sweep {
+            path: folder.root().to_path_buf(),
+            source,
+        })?;
+        let store = Self(Arc::new(Inner {
+            metadata,
+            folder,
+            pool: Pool::new((2 * pool::cores()).max(4)),
+            layer_updates: Mutex::default(),
+            known_layers: Mutex::default(),
+            restarted,
+        }));
+        store.sweep()?;
+        Ok(store)
+    }
+
+    pub fn blobs(&self) -> BlobStore {
+        BlobStore::new(Arc::clone(&self.0.folder), Arc::clone(&self.0.metadata))
+    }
+
+    /// The folder for the constant bottom layer of the sandboxes; the executor keeps it.
+    pub fn stubs_folder(&self) -> PathBuf {
+        self.0.folder.stubs()
+    }
+
+    /// Where blocking work on files runs.
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// Waits until everything recorded so far is on disk.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        self.0.metadata.flush().await
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.0
     }
 }
 
