@@ -4,9 +4,12 @@
 pub mod api;
 pub mod executor;
 pub mod exporters;
+
 pub mod frontend;
 pub mod graph;
 pub mod ops;
+/// Progress is no room: every room reports into it.
+pub mod progress;
 pub mod session;
 pub mod solver;
 pub mod sources;

@@ -1,1 +1,1 @@
-//! ops
+//! Operations: how one vertex turns its input snapshots into its output snapshots.

@@ -1,0 +1,375 @@
+//! What a build reports about itself: one ordered log of events that any number of readers replay and follow.
+//!
+//! It is the only source of every display. Each event carries the full state of its vertex, as BuildKit's API demands.
+//! A reader that falls behind gets what it missed in one message; nothing is dropped and nobody is waited for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
+use proto::pb;
+use tokio::sync::watch;
+
+/// Log bytes kept of one step; more is replaced by one line saying so (BuildKit's limit).
+const MAX_STEP_LOG: usize = 2 * 1024 * 1024;
+/// A message to a reader ends when it holds this much, so that it stays far below gRPC's message limits.
+const MAX_MESSAGE: usize = 512 * 1024;
+
+/// The error text of a vertex that was stopped because something else failed; clients show it as CANCELED.
+pub const CANCELED: &str = "context canceled";
+
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    log: Mutex<Log>,
+    /// Number of events so far, and `true` once no more will come.
+    changed: watch::Sender<(usize, bool)>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    events: Vec<Event>,
+    vertices: BTreeMap<String, Vertex>,
+    log_sizes: HashMap<String, usize>,
+    closed: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Vertex(Vertex),
+    Status(VertexStatus),
+    Log(VertexLog),
+    Warning(VertexWarning),
+}
+
+/// Output of a step goes to one of two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout = 1,
+    Stderr = 2,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            log: Mutex::default(),
+            changed: watch::channel((0, false)).0,
+        }))
+    }
+}
+
+impl Progress {
+    /// A vertex by its digest; announces it to readers if it is new.
+    pub fn vertex(
+        &self,
+        digest: &str,
+        name: &str,
+        inputs: Vec<String>,
+        group: Option<pb::ProgressGroup>,
+    ) -> VertexProgress {
+        let mut log = self.log();
+        if !log.vertices.contains_key(digest) {
+            let vertex = Vertex {
+                digest: digest.to_owned(),
+                name: name.to_owned(),
+                inputs,
+                progress_group: group,
+                ..Vertex::default()
+            };
+            log.vertices.insert(digest.to_owned(), vertex.clone());
+            self.push(&mut log, Event::Vertex(vertex));
+        }
+        VertexProgress {
+            progress: self.clone(),
+            digest: digest.to_owned(),
+        }
+    }
+
+    /// A vertex that is no operation of the graph: its digest is derived from its name.
+    pub fn internal_vertex(&self, name: &str) -> VertexProgress {
+        self.vertex(&crate::graph::digest_of(name.as_bytes()), name, Vec::new(), None)
+    }
+
+    /// Ends the log: what is still running is reported as cancelled, readers reach their end.
+    pub fn close(&self) {
+        let mut log = self.log();
+        let running: Vec<Vertex> = log
+            .vertices
+            .values()
+            .filter(|vertex| vertex.started.is_some() && vertex.completed.is_none())
+            .cloned()
+            .collect();
+        for mut vertex in running {
+            vertex.completed = Some(now());
+            vertex.error = CANCELED.to_owned();
+            log.vertices.insert(vertex.digest.clone(), vertex.clone());
+            self.push(&mut log, Event::Vertex(vertex));
+        }
+        log.closed = true;
+        self.0.changed.send_replace((log.events.len(), true));
+    }
+
+    pub fn warn(&self, warning: VertexWarning) {
+        self.push(&mut self.log(), Event::Warning(warning));
+    }
+
+    /// Reads the log from its beginning.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            progress: self.clone(),
+            position: 0,
+            changed: self.0.changed.subscribe(),
+        }
+    }
+
+    fn push(&self, log: &mut Log, event: Event) {
+        if log.closed {
+            return;
+        }
+        log.events.push(event);
+        self.0.changed.send_replace((log.events.len(), false));
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One vertex's door to the log.
+#[derive(Clone, Debug)]
+pub struct VertexProgress {
+    progress: Progress,
+    digest: String,
+}
+
+impl VertexProgress {
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    pub fn start(&self) {
+        self.change(|vertex| {
+            vertex.started = Some(now());
+            vertex.completed = None;
+            vertex.cached = false;
+            vertex.error.clear();
+        });
+    }
+
+    pub fn complete(&self) {
+        self.change(|vertex| vertex.completed = Some(now()));
+    }
+
+    /// The result was there already.
+    pub fn cached(&self) {
+        self.change(|vertex| {
+            let time = now();
+            vertex.started.get_or_insert(time);
+            vertex.completed = Some(time);
+            vertex.cached = true;
+        });
+    }
+
+    pub fn fail(&self, error: &str) {
+        self.change(|vertex| {
+            let time = now();
+            vertex.started.get_or_insert(time);
+            vertex.completed = Some(time);
+            vertex.error = error.to_owned();
+        });
+    }
+
+    pub fn log(&self, stream: LogStream, data: Bytes) {
+        let mut log = self.progress.log();
+        let size = log.log_sizes.entry(self.digest.clone()).or_default();
+        if *size > MAX_STEP_LOG {
+            return;
+        }
+        *size += data.len();
+        let msg = if *size > MAX_STEP_LOG {
+            Bytes::from_static(b"\n[output clipped, log limit 2MiB reached]\n")
+        } else {
+            data
+        };
+        let event = VertexLog {
+            vertex: self.digest.clone(),
+            timestamp: Some(now()),
+            stream: stream as i64,
+            msg,
+        };
+        self.progress.push(&mut log, Event::Log(event));
+    }
+
+    /// A line below the vertex: `id` is unique in the vertex; counts are bytes, 0 of 0 for a plain step.
+    pub fn status(&self, id: &str, name: &str) -> StatusProgress {
+        let status = VertexStatus {
+            id: id.to_owned(),
+            vertex: self.digest.clone(),
+            name: name.to_owned(),
+            timestamp: Some(now()),
+            started: Some(now()),
+            ..VertexStatus::default()
+        };
+        let line = StatusProgress {
+            progress: self.progress.clone(),
+            status: Arc::new(Mutex::new(status)),
+        };
+        line.send();
+        line
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vertex)) {
+        let mut log = self.progress.log();
+        let Some(vertex) = log.vertices.get_mut(&self.digest) else {
+            return;
+        };
+        change(vertex);
+        let vertex = vertex.clone();
+        self.progress.push(&mut log, Event::Vertex(vertex));
+    }
+}
+
+/// One line below a vertex, such as a layer being pulled.
+#[derive(Clone, Debug)]
+pub struct StatusProgress {
+    progress: Progress,
+    status: Arc<Mutex<VertexStatus>>,
+}
+
+impl StatusProgress {
+    /// Reports bytes done; calls closer together than 100 ms are swallowed, except the last.
+    pub fn update(&self, current: u64, total: u64) {
+        {
+            let mut status = self.lock();
+            let due = status
+                .timestamp
+                .and_then(|t| SystemTime::try_from(t).ok())
+                .is_none_or(|last| last.elapsed().is_ok_and(|elapsed| elapsed.as_millis() >= 100));
+            status.current = i64::try_from(current).unwrap_or(i64::MAX);
+            status.total = i64::try_from(total).unwrap_or(i64::MAX);
+            if !due {
+                return;
+            }
+            status.timestamp = Some(now());
+        }
+        self.send();
+    }
+
+    pub fn complete(&self) {
+        {
+            let mut status = self.lock();
+            status.timestamp = Some(now());
+            status.completed = status.timestamp;
+        }
+        self.send();
+    }
+
+    fn send(&self) {
+        let status = self.lock().clone();
+        self.progress
+            .push(&mut self.progress.log(), Event::Status(status));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VertexStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A position in the log.
+#[derive(Debug)]
+pub struct Reader {
+    progress: Progress,
+    position: usize,
+    changed: watch::Receiver<(usize, bool)>,
+}
+
+impl Reader {
+    /// Everything that was logged since the last call, at most one message's worth; waits while there is nothing;
+    /// `None` after the last event of a closed log. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<StatusResponse> {
+        let position = self.position;
+        self.changed
+            .wait_for(|(count, closed)| *count > position || *closed)
+            .await
+            .ok()?;
+        let log = self.progress.log();
+        let events = log.events.get(self.position..).unwrap_or_default();
+        if events.is_empty() {
+            return None;
+        }
+        let mut message = StatusResponse::default();
+        let mut size = 0;
+        for event in events {
+            if size >= MAX_MESSAGE {
+                break;
+            }
+            size += 256;
+            match event.clone() {
+                Event::Vertex(vertex) => message.vertexes.push(vertex),
+                Event::Status(status) => message.statuses.push(status),
+                Event::Log(line) => {
+                    size += line.msg.len();
+                    message.logs.push(line);
+                }
+                Event::Warning(warning) => message.warnings.push(warning),
+            }
+            self.position += 1;
+        }
+        Some(message)
+    }
+}
+
+/// The present, as the API writes it.
+pub fn now() -> prost_types::Timestamp {
+    SystemTime::now().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_late_reader_sees_everything_and_the_end() {
+        let progress = Progress::default();
+        let vertex = progress.vertex("sha256:1", "one", vec![], None);
+        vertex.start();
+        vertex.log(LogStream::Stdout, Bytes::from_static(b"hello"));
+        vertex.complete();
+        progress.close();
+        let mut reader = progress.reader();
+        let message = reader.next().await.expect("events");
+        assert_eq!(message.vertexes.len(), 3);
+        assert!(message.vertexes[2].completed.is_some());
+        assert_eq!(message.logs[0].msg, "hello");
+        assert!(reader.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_runs_at_the_end_is_cancelled() {
+        let progress = Progress::default();
+        progress.vertex("sha256:1", "one", vec![], None).start();
+        progress.close();
+        let message = progress.reader().next().await.expect("events");
+        assert_eq!(message.vertexes.last().expect("vertex").error, CANCELED);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_output_is_clipped_once() {
+        let progress = Progress::default();
+        let vertex = progress.vertex("sha256:1", "one", vec![], None);
+        for _ in 0..80 {
+            vertex.log(LogStream::Stderr, Bytes::from(vec![b'x'; 64 * 1024]));
+        }
+        progress.close();
+        let mut reader = progress.reader();
+        let mut total = 0;
+        while let Some(message) = reader.next().await {
+            total += message.logs.iter().map(|log| log.msg.len()).sum::<usize>();
+        }
+        assert!(total <= MAX_STEP_LOG + 100, "{total}");
+    }
+}

@@ -1,0 +1,102 @@
+//! The identity of a step: its operation and what it starts from.
+//!
+//! The operation goes in without what does not change its result: digests of its inputs (the snapshots stand for
+//! them), proxy settings and scheduling constraints. Keys never leave the machine.
+
+use prost::Message;
+use proto::pb;
+
+use crate::store::{CacheKey, Snapshot};
+
+/// Raised when the meaning of an operation, and so the result of equal bytes, changes.
+const VERSION: u32 = 1;
+
+/// The key of an operation on the given inputs.
+pub fn of_operation(op: &pb::Op, inputs: &[Snapshot]) -> CacheKey {
+    let operation = operation(op);
+    let inputs: Vec<Vec<u8>> = inputs.iter().map(layers).collect();
+    CacheKey::new(
+        "operation",
+        [&VERSION.to_le_bytes()[..], &operation]
+            .into_iter()
+            .chain(inputs.iter().map(Vec::as_slice)),
+    )
+}
+
+/// The key of a file operation by the content of what it copies: `content` covers the selected files of every copy,
+/// `base` is the snapshot that the first action changes.
+pub fn of_content(op: &pb::Op, base: &Snapshot, content: &[u8]) -> CacheKey {
+    CacheKey::new(
+        "content",
+        [&VERSION.to_le_bytes()[..], &operation(op), &layers(base), content],
+    )
+}
+
+fn operation(op: &pb::Op) -> Vec<u8> {
+    let mut op = op.clone();
+    op.inputs.clear();
+    op.constraints = None;
+    if let Some(pb::op::Op::Exec(exec)) = &mut op.op
+        && let Some(meta) = &mut exec.meta
+    {
+        meta.proxy_env = None;
+    }
+    op.encode_to_vec()
+}
+
+/// Layer ids hold no NUL, so ending each with one tells them apart.
+fn layers(snapshot: &Snapshot) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for layer in snapshot.layers() {
+        bytes.extend_from_slice(layer.as_str().as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::LayerId;
+
+    fn exec(args: &[&str], http_proxy: &str) -> pb::Op {
+        pb::Op {
+            op: Some(pb::op::Op::Exec(pb::ExecOp {
+                meta: Some(pb::Meta {
+                    args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                    proxy_env: Some(pb::ProxyEnv {
+                        http_proxy: http_proxy.to_owned(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            })),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn proxies_do_not_change_the_key_but_arguments_and_inputs_do() {
+        let one = [Snapshot::default().with(LayerId::new("one"))];
+        let key = of_operation(&exec(&["true"], "a"), &one);
+        assert_eq!(key, of_operation(&exec(&["true"], "b"), &one));
+        assert_ne!(key, of_operation(&exec(&["false"], "a"), &one));
+        assert_ne!(
+            key,
+            of_operation(&exec(&["true"], "a"), &[one[0].with(LayerId::new("two"))])
+        );
+        assert_ne!(
+            key,
+            of_operation(&exec(&["true"], "a"), &[one[0].clone(), Snapshot::default()])
+        );
+        let split = [
+            Snapshot::default().with(LayerId::new("on")),
+            Snapshot::default().with(LayerId::new("e")),
+        ];
+        assert_ne!(
+            of_operation(&exec(&[], ""), &one),
+            of_operation(&exec(&[], ""), &split)
+        );
+    }
+}
