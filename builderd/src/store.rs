@@ -7,24 +7,33 @@
 
 mod blobs;
 mod cache;
+mod compress;
 mod folder;
+mod layer_blob;
 mod layers;
 mod metadata;
+mod pack;
 mod pool;
+pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 pub use blobs::{BlobError, BlobStore, BlobWriter, Expected};
 pub use cache::{CacheKey, CachedResult, RecordKind};
+pub use compress::{Compression, CompressionKind};
+pub use layer_blob::{LayerBlob, LayerBlobError};
 pub use layers::{Descriptor, LayerDraft, LayerError, LayerRecord, NewLayer, RemoteBlob, RemoteLayer};
 pub use metadata::{FlushError, ReadError};
+pub use pack::PackError;
 pub use pool::{Pool, WorkLost};
+pub use unpack::{KeepBlob, UnpackError};
 
 /// Name of a layer folder: a random id for layers built here, the diff id (`sha256:…`) for layers of images.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -138,6 +147,10 @@ struct Inner {
     metadata: Arc<metadata::Metadata>,
     folder: Arc<folder::StateFolder>,
     pool: Pool,
+    /// Each piece of work takes as many threads as there are cores.
+    compressors: Pool,
+    unpackers: Pool,
+    layer_locks: Mutex<HashMap<LayerId, Weak<tokio::sync::Mutex<()>>>>,
     layer_updates: Mutex<()>,
     known_layers: Mutex<HashSet<LayerId>>,
     /// Whether the machine was restarted since the folder was open last.
@@ -157,6 +170,10 @@ impl Store {
             metadata,
             folder,
             pool: Pool::new((2 * pool::cores()).max(4)),
+            compressors: Pool::new(pool::cores().min(4)),
+            // Those that wait for the network must not keep others from the cores.
+            unpackers: Pool::new(pool::cores().clamp(4, 16)),
+            layer_locks: Mutex::default(),
             layer_updates: Mutex::default(),
             known_layers: Mutex::default(),
             restarted,

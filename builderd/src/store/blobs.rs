@@ -20,6 +20,31 @@ pub struct Expected {
     pub size: Option<u64>,
 }
 
+impl Expected {
+    /// Whether what went through `hasher` is what was announced.
+    pub fn verify(&self, hasher: Hasher) -> Result<(), BlobError> {
+        let size = hasher.bytes();
+        self.verify_found(&hasher.finish(), size)
+    }
+
+    fn verify_found(&self, found: &Digest, size: u64) -> Result<(), BlobError> {
+        if let Some(expected) = self.size.filter(|expected| *expected != size) {
+            return Err(BlobError::Size {
+                digest: self.digest.clone(),
+                expected,
+                found: size,
+            });
+        }
+        if self.digest != *found {
+            return Err(BlobError::Digest {
+                expected: self.digest.clone(),
+                found: found.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     #[error("cannot {doing} blob file {}", path.display())]
@@ -169,19 +194,7 @@ impl BlobWriter {
         let size = self.hasher.bytes();
         let digest = self.hasher.clone().finish();
         if let Some(expected) = &self.expected {
-            if let Some(expected_size) = expected.size.filter(|expected| *expected != size) {
-                return Err(BlobError::Size {
-                    digest: expected.digest.clone(),
-                    expected: expected_size,
-                    found: size,
-                });
-            }
-            if expected.digest != digest {
-                return Err(BlobError::Digest {
-                    expected: expected.digest.clone(),
-                    found: digest,
-                });
-            }
+            expected.verify_found(&digest, size)?;
         }
         let path = self.blobs.path(&digest);
         self.publish(&path).map_err(|source| BlobError::File {

@@ -348,7 +348,7 @@ impl Store {
         Ok(record)
     }
 
-    fn read_layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, LayerError> {
+    pub(super) fn read_layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, LayerError> {
         let bytes = self
             .inner()
             .metadata
@@ -416,7 +416,7 @@ impl Store {
 }
 
 impl LayerRecord {
-    fn new(now: SystemTime) -> Self {
+    pub(super) fn new(now: SystemTime) -> Self {
         Self {
             description: String::new(),
             diff_id: None,
