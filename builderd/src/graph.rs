@@ -83,6 +83,12 @@ impl Graph {
         self.vertices.is_empty()
     }
 
+    /// The platform of every vertex that runs a process.
+    pub fn step_platforms(&self) -> impl Iterator<Item = Option<&pb::Platform>> {
+        let is_step = |vertex: &&Arc<Vertex>| matches!(vertex.op.op, Some(pb::op::Op::Exec(_)));
+        self.vertices.iter().filter(is_step).map(|vertex| vertex.op.platform.as_ref())
+    }
+
     /// Adds a definition; what the graph already has is shared. Returns the definition's output, `None` for an empty
     /// definition (scratch). A refused definition may leave vertices behind that nothing refers to.
     pub fn load(&mut self, definition: &pb::Definition) -> Result<Option<Edge>, LoadError> {

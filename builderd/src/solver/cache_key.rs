@@ -23,15 +23,6 @@ pub fn of_operation(op: &pb::Op, inputs: &[Snapshot]) -> CacheKey {
     )
 }
 
-/// The key of a file operation by the content of what it copies: `content` covers the selected files of every copy,
-/// `base` is the snapshot that the first action changes.
-pub fn of_content(op: &pb::Op, base: &Snapshot, content: &[u8]) -> CacheKey {
-    CacheKey::new(
-        "content",
-        [&VERSION.to_le_bytes()[..], &operation(op), &layers(base), content],
-    )
-}
-
 fn operation(op: &pb::Op) -> Vec<u8> {
     let mut op = op.clone();
     op.inputs.clear();

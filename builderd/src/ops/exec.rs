@@ -1,0 +1,200 @@
+//! RUN: one process on a snapshot, in a sandbox.
+//!
+//! Every mount of the operation that has an output gets a draft layer of its own; what the process leaves there
+//! becomes a layer on top of the mount's input. A step that fails or is cancelled leaves nothing.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use proto::pb;
+use tokio_util::sync::CancellationToken;
+
+use super::OpError;
+use crate::executor::Sandboxes;
+use crate::executor::step::{
+    ExtraHost, FileSystem, Mount, NetworkMode, SecurityMode, Source, Step, StepError, Stream, Ulimit, Writable,
+};
+use crate::progress::{LogStream, VertexProgress};
+use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
+
+/// What a step finds programs by when neither image nor Dockerfile say.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the operation to its end; dropping the future kills the process.
+pub async fn run(
+    op: &pb::ExecOp,
+    inputs: &[Snapshot],
+    store: &Store,
+    sandboxes: &Sandboxes,
+    progress: &VertexProgress,
+    cancel: &CancellationToken,
+) -> Result<Vec<Snapshot>, OpError> {
+    let plan = Plan::of(op, inputs, store)?;
+    let command = plan.step.args.join(" ");
+    let output = |stream: Stream, bytes: Bytes| {
+        let stream = match stream {
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
+        };
+        progress.log(stream, bytes);
+    };
+    let status = match sandboxes.run(plan.step, output, cancel).await {
+        Ok(status) => status,
+        Err(StepError::Cancelled) => return Err(OpError::Canceled),
+        Err(source) => return Err(OpError::Step { command, source }),
+    };
+    let code = status.code();
+    let expected = op.meta.as_ref().map(|meta| &meta.valid_exit_codes[..]).unwrap_or_default();
+    let success = if expected.is_empty() { code == 0 } else { expected.contains(&code) };
+    if !success {
+        return Err(OpError::Exit { command, code });
+    }
+    let mut outputs = Vec::new();
+    // A writable mount without an output had its draft for the step alone.
+    for (number, input, draft) in plan.outputs.into_iter().filter(|(number, ..)| *number >= 0) {
+        let snapshot = match draft {
+            Some(draft) => {
+                let store = store.clone();
+                let description = command.clone();
+                let layer = store
+                    .pool()
+                    .clone()
+                    .run(move || store.commit(draft, NewLayer { description, ..NewLayer::default() }))
+                    .await??;
+                input.with(layer)
+            }
+            None => input,
+        };
+        outputs.push((number, snapshot));
+    }
+    outputs.sort_by_key(|(number, _)| *number);
+    Ok(outputs.into_iter().map(|(_, snapshot)| snapshot).collect())
+}
+
+/// The step, and what becomes of its writable mounts: output number, input, draft (none if it is read-only).
+struct Plan {
+    step: Step,
+    outputs: Vec<(i64, Snapshot, Option<LayerDraft>)>,
+}
+
+impl Plan {
+    fn of(op: &pb::ExecOp, inputs: &[Snapshot], store: &Store) -> Result<Self, OpError> {
+        let meta = op.meta.clone().unwrap_or_default();
+        if !op.secretenv.is_empty() {
+            return Err(OpError::Unsupported("secrets in the environment of a step are not supported yet".into()));
+        }
+        if !op.cdi_devices.is_empty() {
+            return Err(OpError::Unsupported("devices (RUN --device) are not supported yet".into()));
+        }
+        let mut root = None;
+        let mut mounts = Vec::new();
+        let mut outputs = Vec::new();
+        for mount in &op.mounts {
+            let is_root = mount.dest == "/";
+            let input = usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned().unwrap_or_default();
+            match pb::MountType::try_from(mount.mount_type) {
+                Ok(pb::MountType::Bind) => {
+                    let draft = if mount.readonly { None } else { Some(store.draft()?) };
+                    let files = FileSystem {
+                        lowers: lowers(store, &input),
+                        writable: draft.as_ref().map(|d| Writable { upper: d.upper(), work: d.work() }),
+                    };
+                    if is_root {
+                        root = Some(files);
+                    } else {
+                        let source = Source::Snapshot { files, selector: mount.selector.clone() };
+                        mounts.push(Mount { destination: mount.dest.clone(), source, read_only: mount.readonly });
+                    }
+                    outputs.push((mount.output, input, draft));
+                }
+                Ok(pb::MountType::Tmpfs) => {
+                    let size = mount.tmpfs_opt.as_ref().and_then(|opt| u64::try_from(opt.size).ok());
+                    let source = Source::Tmpfs { size: size.filter(|size| *size > 0) };
+                    mounts.push(Mount { destination: mount.dest.clone(), source, read_only: false });
+                }
+                Ok(kind) => {
+                    let kind = kind.as_str_name().to_ascii_lowercase();
+                    return Err(OpError::Unsupported(format!(
+                        "RUN --mount=type={kind} is not supported yet (mount at {})",
+                        mount.dest
+                    )));
+                }
+                Err(_) => return Err(OpError::Unsupported(format!("mount type {} is not known", mount.mount_type))),
+            }
+        }
+        let root = root.ok_or_else(|| OpError::Unsupported("a step needs a root file system".into()))?;
+        let step = Step {
+            mounts,
+            env: environment(&meta),
+            cwd: if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd },
+            user: meta.user,
+            hostname: Some(meta.hostname).filter(|name| !name.is_empty()),
+            extra_hosts: extra_hosts(&meta.extra_hosts)?,
+            network: network(op)?,
+            security: security(op)?,
+            ulimits: meta
+                .ulimit
+                .into_iter()
+                .map(|limit| Ulimit { name: limit.name, soft: limit.soft, hard: limit.hard })
+                .collect(),
+            ..Step::new(root, meta.args)
+        };
+        Ok(Self { step, outputs })
+    }
+}
+
+/// The network that the operation asks for.
+pub fn network(op: &pb::ExecOp) -> Result<NetworkMode, OpError> {
+    match pb::NetMode::try_from(op.network) {
+        Ok(pb::NetMode::Unset) => Ok(NetworkMode::Default),
+        Ok(pb::NetMode::Host) => Ok(NetworkMode::Host),
+        Ok(pb::NetMode::None) => Ok(NetworkMode::None),
+        Err(_) => Err(OpError::Unsupported(format!("network mode {} is not known", op.network))),
+    }
+}
+
+/// The privileges that the operation asks for.
+pub fn security(op: &pb::ExecOp) -> Result<SecurityMode, OpError> {
+    match pb::SecurityMode::try_from(op.security) {
+        Ok(pb::SecurityMode::Sandbox) => Ok(SecurityMode::Sandbox),
+        Ok(pb::SecurityMode::Insecure) => Ok(SecurityMode::Insecure),
+        Err(_) => Err(OpError::Unsupported(format!("security mode {} is not known", op.security))),
+    }
+}
+
+fn lowers(store: &Store, snapshot: &Snapshot) -> Vec<PathBuf> {
+    snapshot.layers().iter().map(|layer| store.layer_folder(layer)).collect()
+}
+
+/// The step's own variables, then proxies in both spellings; a default `PATH` where there is none.
+fn environment(meta: &pb::Meta) -> Vec<String> {
+    let mut env = meta.env.clone();
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.insert(0, DEFAULT_PATH.to_owned());
+    }
+    if let Some(proxy) = &meta.proxy_env {
+        for (name, value) in [
+            ("HTTP_PROXY", &proxy.http_proxy),
+            ("HTTPS_PROXY", &proxy.https_proxy),
+            ("FTP_PROXY", &proxy.ftp_proxy),
+            ("NO_PROXY", &proxy.no_proxy),
+            ("ALL_PROXY", &proxy.all_proxy),
+        ] {
+            if !value.is_empty() {
+                env.push(format!("{name}={value}"));
+                env.push(format!("{}={value}", name.to_ascii_lowercase()));
+            }
+        }
+    }
+    env
+}
+
+fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<ExtraHost>, OpError> {
+    hosts
+        .iter()
+        .map(|host| match host.ip.parse() {
+            Ok(ip) => Ok(ExtraHost { host: host.host.clone(), ip }),
+            Err(_) => Err(OpError::Unsupported(format!("{} is not an address (host {})", host.ip, host.host))),
+        })
+        .collect()
+}

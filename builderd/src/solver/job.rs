@@ -1,0 +1,244 @@
+//! One build: its graph, what of it is done, and everything that ends with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::pb;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::schedule::{self, Outputs};
+use super::{Failure, SolveError, Solver, cache_key, platforms};
+use crate::executor::Sandboxes;
+use crate::executor::step::{NetworkMode, SecurityMode};
+use crate::graph::{Edge, Graph, Vertex};
+use crate::ops::{self, OpError};
+use crate::progress::{Progress, VertexProgress};
+use crate::session::Group;
+use crate::store::{CacheKey, CachedResult, Snapshot};
+
+/// What a client may ask for beyond the ordinary, as granted to one build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entitlements {
+    pub network_host: bool,
+    pub security_insecure: bool,
+}
+
+#[derive(Debug)]
+pub struct Job {
+    solver: Solver,
+    /// The sessions that serve files and credentials.
+    sessions: Group,
+    entitlements: Entitlements,
+    graph: Mutex<Graph>,
+    finished: Mutex<HashMap<String, Outputs>>,
+    progress: Progress,
+    cancel: CancellationToken,
+    sandboxes: Sandboxes,
+    /// Set once all platforms of the build's steps are known to run.
+    platforms_run: OnceCell<()>,
+}
+
+/// The result of one vertex, and whether it was there already.
+struct Done {
+    outputs: Vec<Snapshot>,
+    cached: bool,
+}
+
+impl Job {
+    pub fn new(solver: Solver, sessions: Group, entitlements: Entitlements) -> Arc<Self> {
+        Arc::new(Self {
+            sandboxes: solver.executor().sandboxes(),
+            solver,
+            sessions,
+            entitlements,
+            graph: Mutex::default(),
+            finished: Mutex::default(),
+            progress: Progress::default(),
+            cancel: CancellationToken::new(),
+            platforms_run: OnceCell::new(),
+        })
+    }
+
+    pub fn solver(&self) -> &Solver {
+        &self.solver
+    }
+
+    pub fn sessions(&self) -> &Group {
+        &self.sessions
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub fn cancellation(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// Adds a definition to the build's graph; nothing runs yet.
+    pub fn load(&self, definition: &pb::Definition) -> Result<Option<Edge>, SolveError> {
+        Ok(self.graph().load(definition)?)
+    }
+
+    /// Brings about the snapshots behind `targets`, which come from [`Self::load`].
+    pub async fn evaluate(self: &Arc<Self>, targets: &[Edge]) -> Result<Vec<Snapshot>, SolveError> {
+        schedule::evaluate(self, targets).await
+    }
+
+    pub(super) fn graph(&self) -> MutexGuard<'_, Graph> {
+        lock(&self.graph)
+    }
+
+    pub(super) fn finished(&self, digest: &str) -> Option<Outputs> {
+        lock(&self.finished).get(digest).cloned()
+    }
+
+    pub(super) fn finish(&self, digest: &str, outputs: &Outputs) {
+        lock(&self.finished).insert(digest.to_owned(), Arc::clone(outputs));
+    }
+
+    pub(super) fn announce(&self, graph: &Graph, vertex: &Vertex) -> VertexProgress {
+        let inputs = vertex.inputs.iter().map(|edge| graph.vertex(edge.vertex).digest.clone()).collect();
+        self.progress.vertex(&vertex.digest, &vertex.name, inputs, vertex.metadata.progress_group.clone())
+    }
+
+    fn reporter(&self, vertex: &Vertex) -> VertexProgress {
+        self.progress.vertex(&vertex.digest, &vertex.name, Vec::new(), None)
+    }
+
+    /// The recorded result of an operation, if it may be used.
+    pub(super) fn recall(&self, vertex: &Vertex, inputs: &[Snapshot]) -> Option<Outputs> {
+        if matches!(vertex.op.op, Some(pb::op::Op::Source(_)) | None) || vertex.metadata.ignore_cache {
+            return None;
+        }
+        let hit = self.solver.store().lookup(&cache_key::of_operation(&vertex.op, inputs))?;
+        self.reporter(vertex).cached();
+        Some(hit.outputs.into())
+    }
+
+    /// Runs a vertex whose result is not recorded.
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        vertex: &Vertex,
+        inputs: Vec<Snapshot>,
+    ) -> Result<Outputs, SolveError> {
+        let progress = self.reporter(vertex);
+        let outcome = match &vertex.op.op {
+            Some(pb::op::Op::Source(source)) => {
+                progress.start();
+                self.source(source, vertex, &progress).await
+            }
+            _ => self.operation(vertex, &inputs, &progress).await,
+        };
+        match outcome {
+            Ok(done) => {
+                if done.cached {
+                    progress.cached();
+                } else {
+                    progress.complete();
+                }
+                Ok(done.outputs.into())
+            }
+            Err(OpError::Canceled) => {
+                progress.fail(crate::progress::CANCELED);
+                Err(SolveError::Canceled)
+            }
+            Err(error) => {
+                progress.fail(&super::error::chain(&error));
+                let failure = Failure {
+                    vertex: vertex.digest.clone(),
+                    name: vertex.name.clone(),
+                    ranges: vertex.source.clone(),
+                    exit_code: error.exit_code(),
+                };
+                Err(SolveError::Vertex { failure: Arc::new(failure), error: Arc::new(error) })
+            }
+        }
+    }
+
+    async fn operation(
+        self: &Arc<Self>,
+        vertex: &Vertex,
+        inputs: &[Snapshot],
+        progress: &VertexProgress,
+    ) -> Result<Done, OpError> {
+        let store = self.solver.store();
+        let key = cache_key::of_operation(&vertex.op, inputs);
+        let fresh = vertex.metadata.ignore_cache;
+        let _flight = if fresh { None } else { Some(self.solver.flights().lock(key).await) };
+        if !fresh && let Some(hit) = store.lookup(&key) {
+            return Ok(Done { outputs: hit.outputs, cached: true });
+        }
+        match &vertex.op.op {
+            Some(pb::op::Op::Exec(op)) => {
+                self.check_entitlements(op)?;
+                self.check_platforms().await?;
+                self.fetch(inputs, progress).await?;
+                let _turn = self.solver.step_turn().await;
+                progress.start();
+                // Dropping this future — a sibling failed, the client went away — must end the process too.
+                let cancel = self.cancel.child_token();
+                let _guard = cancel.clone().drop_guard();
+                let outputs = ops::exec::run(op, inputs, store, &self.sandboxes, progress, &cancel).await?;
+                store.remember(&key, &CachedResult::now(outputs.clone()));
+                Ok(Done { outputs, cached: false })
+            }
+            Some(pb::op::Op::File(op)) => {
+                self.fetch(inputs, progress).await?;
+                let content_key = self.content_key(op, inputs).await?;
+                if !fresh && let Some(hit) = content_key.and_then(|key| store.lookup(&key)) {
+                    store.remember(&key, &hit);
+                    return Ok(Done { outputs: hit.outputs, cached: true });
+                }
+                progress.start();
+                let outputs = ops::file::run(op.clone(), inputs.to_vec(), store.clone()).await?;
+                let result = CachedResult::now(outputs.clone());
+                store.remember(&key, &result);
+                if let Some(content_key) = content_key {
+                    store.remember(&content_key, &result);
+                }
+                Ok(Done { outputs, cached: false })
+            }
+            Some(pb::op::Op::Merge(_)) => Err(OpError::Unsupported("merge operations are not supported yet".into())),
+            Some(pb::op::Op::Diff(_)) => Err(OpError::Unsupported("diff operations are not supported yet".into())),
+            Some(pb::op::Op::Build(_)) => Err(OpError::Unsupported("build operations are not supported yet".into())),
+            Some(pb::op::Op::Passthrough(_)) => {
+                Err(OpError::Unsupported("passthrough operations are not supported yet".into()))
+            }
+            Some(pb::op::Op::Source(_)) | None => Err(OpError::Unsupported("an operation without a kind".into())),
+        }
+    }
+
+    /// The second key of a file operation: by what it takes from its sources, so that other changes there do not matter.
+    async fn content_key(&self, op: &pb::FileOp, inputs: &[Snapshot]) -> Result<Option<CacheKey>, OpError> {
+        let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.solver.store().clone());
+        let pool = store.pool().clone();
+        Ok(pool.run(move || ops::file::content_key(&op, &inputs, &store)).await??)
+    }
+
+    /// Before the first step: a build for a platform that cannot run fails before it has run anything.
+    async fn check_platforms(&self) -> Result<(), OpError> {
+        self.platforms_run
+            .get_or_try_init(|| async {
+                let needed = self.graph().step_platforms().map(platforms::of).collect();
+                self.solver.platforms().require(needed, self.solver.store().pool()).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    fn check_entitlements(&self, op: &pb::ExecOp) -> Result<(), OpError> {
+        if ops::exec::network(op)? == NetworkMode::Host && !self.entitlements.network_host {
+            return Err(OpError::NotAllowed { entitlement: "network.host" });
+        }
+        if ops::exec::security(op)? == SecurityMode::Insecure && !self.entitlements.security_insecure {
+            return Err(OpError::NotAllowed { entitlement: "security.insecure" });
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
