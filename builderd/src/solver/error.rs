@@ -1,7 +1,12 @@
 //! Why a build failed, with everything a client needs to point at the cause.
 
+use std::error::Error;
 use std::sync::Arc;
 
+use proto::errdefs::{self, Detail};
+use proto::pb;
+
+use crate::frontend;
 use crate::graph::{LoadError, SourceRange};
 use crate::ops::OpError;
 
@@ -11,25 +16,54 @@ pub struct Failure {
     /// Digest of the vertex, as in the progress log.
     pub vertex: String,
     pub name: String,
+    /// The lines that the vertex was made from.
     pub ranges: Vec<SourceRange>,
-    /// Exit code of the process, if one ran.
-    pub exit_code: Option<i32>,
+    pub error: OpError,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SolveError {
-    #[error("{error}")]
-    Vertex { failure: Arc<Failure>, error: Arc<OpError> },
-    #[error(transparent)]
+    #[error("{}", chain(&_0.error))]
+    Vertex(Arc<Failure>),
+    #[error("{}", chain(_0.as_ref()))]
     Load(Arc<LoadError>),
-    #[error("{message}")]
-    Frontend { message: String, ranges: Vec<SourceRange> },
+    #[error("{}", chain(_0.as_ref()))]
+    Frontend(Arc<frontend::Error>),
     #[error("{0}")]
     Request(String),
-    #[error("{0}")]
-    Export(String),
-    #[error("context canceled")]
+    /// Nobody wants the result any more.
+    #[error("{}", crate::progress::CANCELED)]
     Canceled,
+}
+
+impl SolveError {
+    /// For the client: the lines to show, the vertex that failed, how its process ended.
+    pub fn details(&self) -> Vec<Detail> {
+        match self {
+            Self::Vertex(failure) => {
+                let mut details: Vec<Detail> =
+                    failure.ranges.iter().map(|range| Detail::Source(excerpt(range))).collect();
+                details.push(Detail::Vertex(errdefs::Vertex { digest: failure.vertex.clone() }));
+                if let OpError::Exit { code, .. } = failure.error {
+                    details.push(Detail::Exit(errdefs::Exit { code: code.unsigned_abs() }));
+                }
+                details
+            }
+            Self::Frontend(error) => {
+                let mut details: Vec<Detail> = error.detail().map(Detail::Source).into_iter().collect();
+                // What the frontend asked for may have failed as a vertex of its own.
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    if let Some(inner) = error.downcast_ref::<Self>() {
+                        details.extend(inner.details());
+                    }
+                    cause = error.source();
+                }
+                details
+            }
+            Self::Load(_) | Self::Request(_) | Self::Canceled => Vec::new(),
+        }
+    }
 }
 
 impl From<LoadError> for SolveError {
@@ -38,8 +72,36 @@ impl From<LoadError> for SolveError {
     }
 }
 
+impl From<frontend::Error> for SolveError {
+    fn from(error: frontend::Error) -> Self {
+        Self::Frontend(Arc::new(error))
+    }
+}
+
+fn excerpt(range: &SourceRange) -> errdefs::Source {
+    let position = |position: Option<&pb::Position>| {
+        let position = position.copied().unwrap_or_default();
+        errdefs::Position { line: position.line, character: position.character }
+    };
+    errdefs::Source {
+        info: errdefs::SourceInfo {
+            filename: range.info.filename.clone(),
+            data: range.info.data.clone(),
+            language: range.info.language.clone(),
+        },
+        ranges: range
+            .ranges
+            .iter()
+            .map(|range| errdefs::Range {
+                start: position(range.start.as_ref()),
+                end: position(range.end.as_ref().or(range.start.as_ref())),
+            })
+            .collect(),
+    }
+}
+
 /// An error with all its causes on one line, outermost first.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -7,6 +7,7 @@ use proto::pb;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use super::outcome::Reference;
 use super::schedule::{self, Outputs};
 use super::{Failure, SolveError, Solver, cache_key, platforms};
 use crate::executor::Sandboxes;
@@ -32,6 +33,8 @@ pub struct Job {
     entitlements: Entitlements,
     graph: Mutex<Graph>,
     finished: Mutex<HashMap<String, Outputs>>,
+    /// What clients were told about, by id.
+    references: Mutex<HashMap<Arc<str>, Reference>>,
     progress: Progress,
     cancel: CancellationToken,
     sandboxes: Sandboxes,
@@ -54,6 +57,7 @@ impl Job {
             entitlements,
             graph: Mutex::default(),
             finished: Mutex::default(),
+            references: Mutex::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
             platforms_run: OnceCell::new(),
@@ -88,6 +92,10 @@ impl Job {
 
     pub(super) fn graph(&self) -> MutexGuard<'_, Graph> {
         lock(&self.graph)
+    }
+
+    pub(super) fn references(&self) -> MutexGuard<'_, HashMap<Arc<str>, Reference>> {
+        lock(&self.references)
     }
 
     pub(super) fn finished(&self, digest: &str) -> Option<Outputs> {
@@ -150,9 +158,9 @@ impl Job {
                     vertex: vertex.digest.clone(),
                     name: vertex.name.clone(),
                     ranges: vertex.source.clone(),
-                    exit_code: error.exit_code(),
+                    error,
                 };
-                Err(SolveError::Vertex { failure: Arc::new(failure), error: Arc::new(error) })
+                Err(SolveError::Vertex(Arc::new(failure)))
             }
         }
     }

@@ -1,0 +1,173 @@
+//! Runs frontends for a job: answers what they ask, and loads what they make into the job's graph.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use binfmt::Platform;
+use bytes::Bytes;
+use proto::pb;
+
+use super::outcome::{Outcome, Reference, References};
+use super::{Job, SolveError};
+use crate::frontend::{self, Host, HostError, ResolvedImage, WantedImage};
+use crate::ops::file::view_of;
+use crate::store::Snapshot;
+use crate::store::view::LastLink;
+
+/// A Dockerfile or another small file that a frontend reads may have this many bytes.
+const MAX_READ: u64 = 16 << 20;
+
+/// What is to be built.
+#[derive(Clone, Debug, Default)]
+pub struct BuildRequest {
+    /// `dockerfile.v0`, `gateway.v0`, or empty for a definition.
+    pub frontend: String,
+    pub attributes: BTreeMap<String, String>,
+    pub definition: Option<pb::Definition>,
+    /// Definitions that frontends use in place of a client's folders.
+    pub inputs: BTreeMap<String, pb::Definition>,
+    /// Compute the result before answering, so that errors surface here.
+    pub evaluate: bool,
+}
+
+impl Job {
+    /// Finds out what a request comes to; without `evaluate` no step runs yet.
+    pub async fn solve(self: &Arc<Self>, request: BuildRequest) -> Result<Outcome, SolveError> {
+        let evaluate = request.evaluate;
+        let outcome = match (request.frontend.as_str(), &request.definition) {
+            ("", None) => Outcome {
+                references: References::One(None),
+                metadata: BTreeMap::new(),
+                sources: Vec::new(),
+            },
+            ("", Some(definition)) => Outcome {
+                references: References::One(self.refer(definition)?),
+                metadata: BTreeMap::new(),
+                sources: Vec::new(),
+            },
+            (_, Some(_)) => {
+                return Err(SolveError::Request("a request has either a frontend or a definition".to_owned()));
+            }
+            ("dockerfile.v0", None) => self.dockerfile(request).await?,
+            ("gateway.v0", None) if is_built_in(request.attributes.get("source")) => self.dockerfile(request).await?,
+            ("gateway.v0", None) => {
+                let source = request.attributes.get("source").cloned().unwrap_or_default();
+                return Err(SolveError::Request(format!(
+                    "frontend image {source} is not supported yet: leave the syntax line out or name docker/dockerfile, \
+                     which is built in"
+                )));
+            }
+            (name, None) => return Err(SolveError::Request(format!("unknown frontend: {name}"))),
+        };
+        if evaluate {
+            self.evaluate_all(outcome.references.iter()).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// The snapshots of references, in their order; computes what is missing.
+    pub async fn evaluate_all(
+        self: &Arc<Self>,
+        references: impl Iterator<Item = &Reference>,
+    ) -> Result<Vec<Snapshot>, SolveError> {
+        let edges: Vec<_> = references.map(|reference| reference.edge).collect();
+        let targets: Vec<_> = edges.iter().flatten().copied().collect();
+        let mut snapshots = self.evaluate(&targets).await?.into_iter();
+        // Scratch takes no snapshot from the list.
+        Ok(edges
+            .into_iter()
+            .map(|edge| edge.and_then(|_| snapshots.next()).unwrap_or_default())
+            .collect())
+    }
+
+    /// A reference that this build handed out before.
+    pub fn reference(&self, id: &str) -> Option<Reference> {
+        self.references().get(id).cloned()
+    }
+
+    fn refer(&self, definition: &pb::Definition) -> Result<Option<Reference>, SolveError> {
+        let edge = self.load(definition)?;
+        let id: Arc<str> = format!("trimaran::{:032x}", rand::random::<u128>()).into();
+        let reference = Reference { id: Arc::clone(&id), definition: Arc::new(definition.clone()), edge };
+        self.references().insert(id, reference.clone());
+        Ok(Some(reference))
+    }
+
+    async fn dockerfile(self: &Arc<Self>, request: BuildRequest) -> Result<Outcome, SolveError> {
+        let session = self.sessions().ids().first().map(|id| id.to_string()).unwrap_or_default();
+        let request = frontend::Request {
+            attributes: request.attributes,
+            inputs: request.inputs,
+            session,
+            build_platform: Platform::host(),
+        };
+        let host = JobHost(Arc::clone(self));
+        let build = frontend::build(&host, &request).await?;
+        let metadata = build.metadata();
+        let mut references = BTreeMap::new();
+        for target in &build.targets {
+            if let Some(reference) = self.refer(&target.definition)? {
+                references.insert(target.platform.to_string(), reference);
+            }
+        }
+        let references = if build.multi_platform {
+            References::Platforms(references)
+        } else {
+            References::One(references.into_values().next())
+        };
+        Ok(Outcome { references, metadata, sources: build.sources })
+    }
+}
+
+/// The standard frontend images are this daemon's own frontend under another name.
+fn is_built_in(source: Option<&String>) -> bool {
+    let Some(source) = source else { return false };
+    let name = source.trim_start_matches("docker.io/");
+    name == "dockerfile.v0" || name == "docker/dockerfile" || name.starts_with("docker/dockerfile:")
+}
+
+/// The daemon's side of a frontend.
+struct JobHost(Arc<Job>);
+
+impl Host for JobHost {
+    async fn read_files(
+        &self,
+        definition: pb::Definition,
+        paths: Vec<String>,
+    ) -> Result<BTreeMap<String, Bytes>, HostError> {
+        let Some(edge) = self.0.load(&definition)? else { return Ok(BTreeMap::new()) };
+        let snapshot = self.0.evaluate(&[edge]).await?.into_iter().next().unwrap_or_default();
+        self.0.fetch_files(&snapshot).await?;
+        let store = self.0.solver().store().clone();
+        let pool = store.pool().clone();
+        pool.run(move || {
+            let view = view_of(&snapshot, &store)?;
+            let mut files = BTreeMap::new();
+            for path in paths {
+                match view.open_file(&path) {
+                    Ok(file) => {
+                        files.insert(path.clone(), read_limited(file, &path)?);
+                    }
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(files)
+        })
+        .await?
+    }
+
+    async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
+        Ok(self.0.resolve_image(wanted).await?)
+    }
+}
+
+fn read_limited(file: std::fs::File, path: &str) -> Result<Bytes, HostError> {
+    use std::io::Read;
+    let mut data = Vec::new();
+    file.take(MAX_READ + 1).read_to_end(&mut data)?;
+    if data.len() as u64 > MAX_READ {
+        return Err(format!("{path} is larger than {} MiB", MAX_READ >> 20).into());
+    }
+    Ok(data.into())
+}
