@@ -7,6 +7,7 @@
 
 mod blobs;
 mod cache;
+pub mod checksum;
 mod compress;
 mod folder;
 mod layer_blob;
@@ -18,6 +19,7 @@ pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 mod unpack;
+pub mod view;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
