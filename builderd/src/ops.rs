@@ -1,1 +1,3 @@
 //! Operations: how one vertex turns its input snapshots into its output snapshots.
+
+pub mod file;

@@ -1,0 +1,130 @@
+//! ADD of archives.
+
+use std::fs;
+use std::io::Write as _;
+
+use super::super::*;
+use super::{Fixture, copy, write};
+
+fn tar_of(fill: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    fill(&mut builder);
+    builder.into_inner().unwrap()
+}
+
+fn add_entry(builder: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, path: &str, link: &str, data: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    // The builder would refuse what hostile archives hold, so the name is set byte by byte.
+    header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+    header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_mode(0o640);
+    header.set_uid(11);
+    header.set_gid(12);
+    header.set_mtime(1000);
+    header.set_size(data.len() as u64);
+    header.set_cksum();
+    builder.append(&header, data).unwrap();
+}
+
+#[test]
+fn archives_are_extracted_whatever_they_are_called() {
+    use tar::EntryType::{Directory, Fifo, Link, Regular, Symlink};
+    let fixture = Fixture::new();
+    let plain = tar_of(|tar| {
+        add_entry(tar, Directory, "./", "", b"");
+        add_entry(tar, Directory, "bin/", "", b"");
+        add_entry(tar, Regular, "bin/tool", "", b"tool");
+        add_entry(tar, Link, "bin/same", "bin/tool", b"");
+        add_entry(tar, Symlink, "lib", "usr/lib", b"");
+        add_entry(tar, Regular, "lib/x", "", b"x");
+        add_entry(tar, Regular, "/abs", "", b"abs");
+        add_entry(tar, Fifo, "pipe", "", b"");
+        add_entry(tar, Symlink, "out", "/", b"");
+        add_entry(tar, Regular, "out/inside", "", b"still inside");
+    });
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    let source = fixture.layer(|root| {
+        fs::write(root.join("plain"), &plain).unwrap();
+        fs::write(root.join("gzip"), gzip.finish().unwrap()).unwrap();
+        fs::write(root.join("zstd"), zstd::encode_all(plain.as_slice(), 1).unwrap()).unwrap();
+        fs::write(root.join("text.tar"), "no archive").unwrap();
+        fs::write(root.join("x.tar.xz"), b"\xfd7zXZ\0...").unwrap();
+    });
+    let base = fixture.layer(|root| write(root, "to/bin/old", "old"));
+    let add = |src: &str, dest: &str| pb::FileActionCopy {
+        attempt_unpack_docker_compatibility: true,
+        ..copy(src, dest)
+    };
+    let expected = [
+        "to 755 0:0 /",
+        "to/abs 640 11:12 abs",
+        "to/bin 640 11:12 /",
+        "to/bin/old 644 0:0 old",
+        "to/bin/same 640 11:12 tool",
+        "to/bin/tool 640 11:12 tool",
+        "to/inside 640 11:12 still inside",
+        "to/lib 777 11:12 -> usr/lib",
+        "to/out 777 11:12 -> /",
+        "to/pipe 640 11:12 Fifo",
+        "to/usr 755 0:0 /",
+        "to/usr/lib 755 0:0 /",
+        "to/usr/lib/x 640 11:12 x",
+    ];
+    for name in ["plain", "gzip", "zstd"] {
+        assert_eq!(
+            fixture.copy(&base, &source, add(name, "/to/")).unwrap(),
+            expected,
+            "{name}"
+        );
+    }
+    assert_eq!(
+        fixture
+            .copy(&Snapshot::default(), &source, add("text.tar", "/to/"))
+            .unwrap(),
+        ["to 755 0:0 /", "to/text.tar 644 0:0 no archive"]
+    );
+    let refused = fixture.copy(&base, &source, add("x.tar.xz", "/to/")).unwrap_err();
+    assert!(refused.contains("xz archives are not supported"), "{refused}");
+    assert_eq!(
+        fixture
+            .copy(&base, &source, copy("gzip", "/only-copied"))
+            .unwrap()
+            .len(),
+        4
+    );
+}
+
+#[test]
+fn hostile_archives_are_refused() {
+    use tar::EntryType::{Char, Directory, Link, Regular};
+    let fixture = Fixture::new();
+    for (entries, expected) in [
+        (vec![(Regular, "../x", "")], "leads out of the folder"),
+        (vec![(Regular, "a/../../x", "")], "leads out of the folder"),
+        (vec![(Link, "l", "../../etc/passwd")], "leads out of the folder"),
+        (
+            vec![(Link, "l", "none")],
+            "is a link to something that is not there",
+        ),
+        (
+            vec![(Directory, "d", ""), (Link, "l", "d")],
+            "is a link to a folder",
+        ),
+        (vec![(Char, "c", "")], "is a character device 0:0"),
+    ] {
+        let bytes = tar_of(|tar| {
+            for (kind, path, link) in &entries {
+                add_entry(tar, *kind, path, link, b"");
+            }
+        });
+        let source = fixture.layer(|root| fs::write(root.join("t"), &bytes).unwrap());
+        let add = pb::FileActionCopy {
+            attempt_unpack_docker_compatibility: true,
+            ..copy("t", "/")
+        };
+        let error = fixture.copy(&Snapshot::default(), &source, add).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
