@@ -1,1 +1,308 @@
-//! executor
+//! Where steps run: sandboxes that a container engine starts, or that the daemon starts itself.
+//!
+//! A *sandbox* is a network, a cgroup and a runner in them; a *step* is one process tree on one root file system,
+//! started by the runner in namespaces of its own. A build has its own sandboxes while it lasts. Sandboxes of ended
+//! builds serve later ones: steps leave nothing running and may not change the network, so none learns of another.
+//! One sandbox is kept ready, as starting one costs a container engine 300 ms. The daemon itself mounts nothing.
+
+mod docker;
+mod native;
+mod protocol;
+pub mod runner;
+mod sandbox;
+pub mod step;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use docker::Docker;
+pub use sandbox::Sandbox;
+use step::{ExitStatus, NetworkMode, SecurityMode, Step, StepError, Stream};
+
+/// Sandboxes that wait for a build at most; each container of an engine holds a few megabytes.
+const MOST_IDLE: usize = 4;
+
+/// Which executor is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// Docker if an engine answers and sees the state folder, else native.
+    #[default]
+    Auto,
+    Docker,
+    Native,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub choice: Choice,
+    /// Names this daemon among all that use the same engine; the same after a restart.
+    pub daemon: String,
+    /// The state folder. Everything that steps refer to is below it.
+    pub state: PathBuf,
+    /// A folder below it, for sockets and the like of running sandboxes.
+    pub run: PathBuf,
+    /// The executable that has the `runner` role.
+    pub program: PathBuf,
+}
+
+impl Config {
+    fn scratch(&self) -> Result<tempfile::TempDir, ExecutorError> {
+        let failed = |source| ExecutorError::Scratch {
+            path: self.run.clone(),
+            source,
+        };
+        std::fs::create_dir_all(&self.run).map_err(failed)?;
+        tempfile::Builder::new()
+            .prefix("sandbox-")
+            .tempdir_in(&self.run)
+            .map_err(failed)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    #[error("cannot make a folder for a sandbox in {path}")]
+    Scratch { path: PathBuf, source: std::io::Error },
+    #[error("cannot make the socket of a sandbox")]
+    Socket(#[source] std::io::Error),
+    #[error("cannot start {program}")]
+    Spawn {
+        program: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot read {path}")]
+    Program { path: PathBuf, source: std::io::Error },
+    #[error("the sandbox speaks version {0} of the runner's protocol, the daemon another")]
+    Version(u32),
+    #[error("the sandbox cannot be prepared: {0}")]
+    Prepare(String),
+    #[error("lost the sandbox: {0}")]
+    Lost(String),
+    #[error("no container engine answers; use --executor native to do without")]
+    NoEngine(#[source] Box<bollard::errors::Error>),
+    #[error("container engine: cannot {doing}")]
+    Engine {
+        doing: &'static str,
+        source: Box<bollard::errors::Error>,
+    },
+    #[error("the container engine cannot see the state folder {0}; use --executor native")]
+    Unseen(PathBuf),
+    #[error("the sandbox's container ended with exit code {0} before it was ready")]
+    Ended(i64),
+    #[error("the sandbox did not become ready in time")]
+    Late,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Docker(Box<Docker>),
+    Native,
+}
+
+/// Cheap to clone; all clones share their sandboxes.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    shared: Arc<Shared>,
+    /// What is being made ready in the background; ends with the last clone.
+    preparing: Arc<Mutex<JoinSet<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    backend: OnceCell<Backend>,
+    idle: Mutex<Vec<Sandbox>>,
+}
+
+impl Executor {
+    pub fn new(config: Config) -> Self {
+        let shared = Shared {
+            config,
+            backend: OnceCell::new(),
+            idle: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            preparing: Arc::default(),
+        }
+    }
+
+    /// Chooses an executor, removes what a killed daemon left in the engine, and makes a sandbox ready.
+    pub async fn warm(&self) -> Result<(), ExecutorError> {
+        self.shared.backend().await?;
+        if lock(&self.shared.idle).is_empty() {
+            let sandbox = self.shared.start(Place::default()).await?;
+            self.shared.keep(sandbox);
+        }
+        Ok(())
+    }
+
+    /// `docker` or `native`, for the worker's labels.
+    pub async fn name(&self) -> Result<&'static str, ExecutorError> {
+        Ok(match self.shared.backend().await? {
+            Backend::Docker(_) => "docker",
+            Backend::Native => "native",
+        })
+    }
+
+    /// What a step's default network is: `bridge` where each sandbox has its own, `host` where it is the daemon's.
+    pub async fn network_mode(&self) -> Result<&'static str, ExecutorError> {
+        Ok(match self.shared.backend().await? {
+            Backend::Docker(_) => "bridge",
+            Backend::Native => "host",
+        })
+    }
+
+    /// The sandboxes of one build; nothing is started before the first step.
+    pub fn sandboxes(&self) -> Sandboxes {
+        Sandboxes {
+            executor: self.clone(),
+            started: Default::default(),
+        }
+    }
+
+    async fn take(&self, place: Place) -> Result<Sandbox, ExecutorError> {
+        if place != Place::default() {
+            return self.shared.start(place).await;
+        }
+        let idle = lock(&self.shared.idle).pop();
+        self.refill();
+        match idle {
+            Some(sandbox) if sandbox.is_idle() => Ok(sandbox),
+            _ => self.shared.start(place).await,
+        }
+    }
+
+    /// Makes a spare sandbox ready if there is none and none in the making.
+    fn refill(&self) {
+        let mut preparing = lock(&self.preparing);
+        while preparing.try_join_next().is_some() {}
+        if !preparing.is_empty() || !lock(&self.shared.idle).is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        preparing.spawn(async move {
+            match shared.start(Place::default()).await {
+                Ok(sandbox) => shared.keep(sandbox),
+                Err(error) => tracing::debug!(%error, "cannot make a spare sandbox ready"),
+            }
+        });
+    }
+}
+
+impl Shared {
+    async fn backend(&self) -> Result<&Backend, ExecutorError> {
+        self.backend.get_or_try_init(|| self.choose()).await
+    }
+
+    async fn choose(&self) -> Result<Backend, ExecutorError> {
+        if self.config.choice == Choice::Native {
+            return Ok(Backend::Native);
+        }
+        match self.docker().await {
+            Ok(docker) => Ok(Backend::Docker(Box::new(docker))),
+            Err(error) if self.config.choice == Choice::Auto => {
+                tracing::info!(reason = %error, "steps run without a container engine");
+                Ok(Backend::Native)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Only a sandbox that connects back proves that the engine sees the state folder, so it is started here.
+    async fn docker(&self) -> Result<Docker, ExecutorError> {
+        let docker = Docker::connect(&self.config).await?;
+        let sandbox = docker.start(&self.config, Place::default()).await?;
+        self.keep(sandbox);
+        Ok(docker)
+    }
+
+    async fn start(&self, place: Place) -> Result<Sandbox, ExecutorError> {
+        match self.backend().await? {
+            Backend::Docker(docker) => docker.start(&self.config, place).await,
+            Backend::Native => native::start(&self.config).await,
+        }
+    }
+
+    fn keep(&self, sandbox: Sandbox) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < MOST_IDLE {
+            idle.push(sandbox);
+        }
+    }
+}
+
+/// What a container is started with and no step can change: steps that differ here need different sandboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    host_network: bool,
+    privileged: bool,
+}
+
+impl Place {
+    const COUNT: usize = 4;
+
+    fn of(step: &Step) -> Self {
+        Self {
+            host_network: step.network == NetworkMode::Host,
+            privileged: step.security == SecurityMode::Insecure,
+        }
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.host_network) + 2 * usize::from(self.privileged)
+    }
+}
+
+/// The sandboxes of one build: one per kind of network and security its steps ask for.
+#[derive(Debug)]
+pub struct Sandboxes {
+    executor: Executor,
+    started: [OnceCell<Sandbox>; Place::COUNT],
+}
+
+impl Sandboxes {
+    /// Runs one step to its end; many may run at once. `output` is called in the order in which the step wrote.
+    pub async fn run(
+        &self,
+        step: Step,
+        output: impl FnMut(Stream, Bytes) + Send,
+        cancel: &CancellationToken,
+    ) -> Result<ExitStatus, StepError> {
+        let place = match self.executor.shared.backend().await? {
+            // The runner shares the daemon's network and has all its rights already.
+            Backend::Native => Place::default(),
+            Backend::Docker(_) => Place::of(&step),
+        };
+        let sandbox = self.started[place.index()]
+            .get_or_try_init(|| self.executor.take(place))
+            .await?;
+        sandbox.run(step, output, cancel).await
+    }
+}
+
+impl Drop for Sandboxes {
+    fn drop(&mut self) {
+        // Privileged steps may have left anything behind: theirs are not used again.
+        if let Some(sandbox) = self.started[Place::default().index()].take()
+            && sandbox.is_idle()
+            && !sandbox.ran_insecure()
+        {
+            self.executor.shared.keep(sandbox);
+        }
+    }
+}
+
+/// Names of a path as an engine wants them.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

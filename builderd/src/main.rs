@@ -1,1 +1,16 @@
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Debug, Parser)]
+enum Command {
+    /// Serve one sandbox; only the daemon calls this.
+    #[command(hide = true)]
+    Runner(builderd::executor::runner::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Runner(arguments) => builderd::executor::runner::run(&arguments),
+    }
+}

@@ -1,0 +1,192 @@
+//! The frames between daemon and runner, over one stream socket: a little-endian length, a kind, a body.
+//!
+//! Output travels as raw bytes, everything else as JSON. Both ends are the same executable, so the version in `Hello`
+//! only guards against a container that was left from another one. No frame is longer than `MAX_FRAME`.
+
+use serde::{Deserialize, Serialize};
+
+use super::step::{ExitStatus, Step, Stream};
+
+pub(super) const VERSION: u32 = 1;
+
+/// Secrets arrive inside `Start`, at most 500 KiB each, as JSON numbers.
+pub(super) const MAX_FRAME: usize = 16 << 20;
+
+/// How much output one frame carries at most.
+pub(super) const OUTPUT_CHUNK: usize = 32 << 10;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    Start { id: u64, step: Box<Step> },
+    Kill { id: u64 },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Hello {
+        version: u32,
+    },
+    Exit {
+        id: u64,
+        result: Result<ExitStatus, String>,
+    },
+    /// Nothing can run in this sandbox; the runner ends after it.
+    Failed {
+        reason: String,
+    },
+}
+
+/// One frame as the runner sends it.
+#[derive(Debug)]
+pub(super) enum Frame<'a> {
+    Reply(Reply),
+    Output {
+        id: u64,
+        stream: Stream,
+        bytes: &'a [u8],
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FrameError {
+    #[error("frame of {0} bytes")]
+    TooLong(usize),
+    #[error("frame of kind {0}")]
+    UnknownKind(u8),
+    #[error("output frame is cut short")]
+    ShortOutput,
+    #[error("frame is not valid JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+const JSON: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const HEADER: usize = 5;
+
+pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut frame = vec![0; HEADER];
+    serde_json::to_writer(&mut frame, message)?;
+    seal(&mut frame, JSON);
+    Ok(frame)
+}
+
+pub(super) fn encode_output(id: u64, stream: Stream, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(HEADER + 8 + bytes.len());
+    frame.extend_from_slice(&[0; HEADER]);
+    frame.extend_from_slice(&id.to_le_bytes());
+    frame.extend_from_slice(bytes);
+    seal(&mut frame, if stream == Stream::Stdout { STDOUT } else { STDERR });
+    frame
+}
+
+fn seal(frame: &mut [u8], kind: u8) {
+    // A longer body than u32 can say is refused by the reader, as is anything above MAX_FRAME.
+    let length = u32::try_from(frame.len() - HEADER).unwrap_or(u32::MAX);
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    frame[4] = kind;
+}
+
+/// Takes whole frames off the front of a growing buffer.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    buffer: Vec<u8>,
+    taken: usize,
+}
+
+impl Frames {
+    /// Where to append what was read; frames taken before are dropped.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        &mut self.buffer
+    }
+
+    fn next(&mut self) -> Result<Option<(u8, &[u8])>, FrameError> {
+        let rest = &self.buffer[self.taken..];
+        let Some((&[a, b, c, d, kind], body)) = rest.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        if length > MAX_FRAME {
+            return Err(FrameError::TooLong(length));
+        }
+        let Some(body) = body.get(..length) else {
+            return Ok(None);
+        };
+        self.taken += HEADER + length;
+        Ok(Some((kind, body)))
+    }
+
+    pub(super) fn next_request(&mut self) -> Result<Option<Request>, FrameError> {
+        match self.next()? {
+            None => Ok(None),
+            Some((JSON, body)) => serde_json::from_slice(body).map(Some).map_err(FrameError::Json),
+            Some((kind, _)) => Err(FrameError::UnknownKind(kind)),
+        }
+    }
+
+    pub(super) fn next_reply(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        let Some((kind, body)) = self.next()? else {
+            return Ok(None);
+        };
+        let stream = match kind {
+            JSON => {
+                return serde_json::from_slice(body)
+                    .map(|reply| Some(Frame::Reply(reply)))
+                    .map_err(FrameError::Json);
+            }
+            STDOUT => Stream::Stdout,
+            STDERR => Stream::Stderr,
+            other => return Err(FrameError::UnknownKind(other)),
+        };
+        let (id, bytes) = body.split_first_chunk::<8>().ok_or(FrameError::ShortOutput)?;
+        Ok(Some(Frame::Output {
+            id: u64::from_le_bytes(*id),
+            stream,
+            bytes,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_any_cut() {
+        let mut wire = encode(&Reply::Hello { version: 7 }).unwrap();
+        wire.extend(encode_output(3, Stream::Stderr, b"oops"));
+        for cut in 0..wire.len() {
+            let mut frames = Frames::default();
+            let mut seen = Vec::new();
+            for part in [&wire[..cut], &wire[cut..]] {
+                frames.buffer().extend_from_slice(part);
+                while let Some(frame) = frames.next_reply().unwrap() {
+                    seen.push(format!("{frame:?}"));
+                }
+            }
+            assert_eq!(
+                seen,
+                [
+                    "Reply(Hello { version: 7 })",
+                    "Output { id: 3, stream: Stderr, bytes: [111, 111, 112, 115] }"
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_frames_are_refused() {
+        for (bytes, refusal) in [
+            (&[255, 255, 255, 255, 0][..], "frame of 4294967295 bytes"),
+            (&[0, 0, 0, 0, 9], "frame of kind 9"),
+            (&[1, 0, 0, 0, STDOUT, 0], "output frame is cut short"),
+            (&[1, 0, 0, 0, JSON, b'{'], "frame is not valid JSON"),
+        ] {
+            let mut frames = Frames::default();
+            frames.buffer().extend_from_slice(bytes);
+            assert_eq!(frames.next_reply().unwrap_err().to_string(), refusal);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The runner: `builderd` in its other role, the process inside a sandbox that starts the steps.
+//!
+//! It is small and single-threaded on purpose: a step is a fork of it, and a fork costs what its memory map costs. One
+//! poll loop moves requests in and output out. Its end is the end of everything it started: it is PID 1 of its PID
+//! namespace, and it ends when the daemon closes the connection.
+
+mod capabilities;
+mod devices;
+mod files;
+mod housing;
+mod identity;
+mod launch;
+mod mounting;
+mod network;
+mod overlay;
+mod proc_files;
+mod seccomp;
+mod sys;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use rustix::process::Signal;
+
+use super::protocol::{self, Frames, Reply, Request};
+use super::step::Stream;
+use housing::Housing;
+use launch::Running;
+
+/// Arguments of `builderd runner`; only the daemon calls it.
+#[derive(Debug, clap::Parser)]
+pub struct Arguments {
+    /// The state folder: layers, caches and sockets that steps refer to are below it.
+    #[arg(long)]
+    state: PathBuf,
+    /// An empty folder of this sandbox, below the state folder.
+    #[arg(long)]
+    scratch: PathBuf,
+    /// Connect to this socket, by its name in the scratch folder, instead of talking over standard input.
+    #[arg(long)]
+    connect: Option<PathBuf>,
+    /// Enter a new PID namespace first; a container engine has done so already.
+    #[arg(long)]
+    own_namespaces: bool,
+}
+
+/// The whole life of a runner.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    match connect(arguments) {
+        Ok(stream) if arguments.own_namespaces => match sys::enter_pid_namespace() {
+            Ok(sys::Side::Inside) => serve(arguments, stream),
+            Ok(sys::Side::Outside(code)) => code,
+            Err(error) => fail(stream, format!("cannot make a PID namespace: {error}")),
+        },
+        Ok(stream) => serve(arguments, stream),
+        Err(error) => {
+            let _unheard = writeln!(io::stderr(), "runner: cannot reach the daemon: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn connect(arguments: &Arguments) -> io::Result<UnixStream> {
+    match &arguments.connect {
+        Some(path) => {
+            // The whole path may be longer than a socket address.
+            std::env::set_current_dir(&arguments.scratch)?;
+            UnixStream::connect(path)
+        }
+        // A duplicate above 2: standard streams are replaced in every step.
+        None => Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?)),
+    }
+}
+
+fn serve(arguments: &Arguments, stream: UnixStream) -> ExitCode {
+    let housing = match Housing::prepare(&arguments.state, &arguments.scratch) {
+        Ok(housing) => housing,
+        Err(error) => return fail(stream, error.text()),
+    };
+    let mut runner = Runner {
+        stream,
+        frames: Frames::default(),
+        housing,
+        steps: BTreeMap::new(),
+    };
+    match runner.serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(runner.stream, error.to_string()),
+    }
+}
+
+fn fail(mut stream: UnixStream, reason: String) -> ExitCode {
+    if let Ok(frame) = protocol::encode(&Reply::Failed { reason }) {
+        let _unheard = stream.write_all(&frame);
+    }
+    ExitCode::FAILURE
+}
+
+struct Runner {
+    stream: UnixStream,
+    frames: Frames,
+    housing: Housing,
+    steps: BTreeMap<u64, Running>,
+}
+
+/// What one entry of the poll set stands for.
+#[derive(Clone, Copy)]
+enum Waited {
+    Daemon,
+    Output(u64, Stream),
+    End(u64),
+}
+
+impl Runner {
+    fn serve(&mut self) -> io::Result<()> {
+        self.send(&Reply::Hello {
+            version: protocol::VERSION,
+        })?;
+        let mut chunk = vec![0; protocol::OUTPUT_CHUNK];
+        loop {
+            for waited in self.wait()? {
+                match waited {
+                    Waited::Daemon => {
+                        if !self.receive()? {
+                            return Ok(());
+                        }
+                    }
+                    Waited::Output(id, stream) => self.forward(id, stream, &mut chunk)?,
+                    Waited::End(id) => self.finish(id, &mut chunk)?,
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Vec<Waited>> {
+        let mut waited = vec![Waited::Daemon];
+        let mut set = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        for (&id, step) in &self.steps {
+            for (stream, pipe) in [(Stream::Stdout, &step.stdout), (Stream::Stderr, &step.stderr)] {
+                if let Some(pipe) = pipe {
+                    waited.push(Waited::Output(id, stream));
+                    set.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+                }
+            }
+            waited.push(Waited::End(id));
+            set.push(PollFd::new(step.process.as_fd(), PollFlags::POLLIN));
+        }
+        loop {
+            match nix::poll::poll(&mut set, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            }
+        }
+        Ok(waited
+            .into_iter()
+            .zip(&set)
+            .filter(|(_, fd)| fd.any().unwrap_or(true))
+            .map(|(waited, _)| waited)
+            .collect())
+    }
+
+    /// Takes in what the daemon sent; false when it closed the connection.
+    fn receive(&mut self) -> io::Result<bool> {
+        let buffer = self.frames.buffer();
+        let old = buffer.len();
+        buffer.resize(old + protocol::OUTPUT_CHUNK, 0);
+        let count = self.stream.read(&mut buffer[old..])?;
+        buffer.truncate(old + count);
+        if count == 0 {
+            return Ok(false);
+        }
+        while let Some(request) = self.frames.next_request().map_err(io::Error::other)? {
+            match request {
+                Request::Start { id, step } => match launch::start(&self.housing, &step) {
+                    Ok(running) => {
+                        self.steps.insert(id, running);
+                    }
+                    Err(error) => self.send(&Reply::Exit {
+                        id,
+                        result: Err(error.text()),
+                    })?,
+                },
+                Request::Kill { id } => {
+                    if let Some(step) = self.steps.get(&id) {
+                        // It may have ended by itself meanwhile.
+                        let _gone = rustix::process::pidfd_send_signal(&step.process, Signal::KILL);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn forward(&mut self, id: u64, stream: Stream, chunk: &mut [u8]) -> io::Result<()> {
+        let Some(step) = self.steps.get_mut(&id) else {
+            return Ok(());
+        };
+        let pipe = step.pipe(stream);
+        match pipe.as_ref().map(|pipe| read(pipe.as_fd(), chunk)) {
+            Some(Ok(0)) => *pipe = None,
+            Some(Ok(count)) => {
+                self.stream
+                    .write_all(&protocol::encode_output(id, stream, &chunk[..count]))?
+            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Some(Err(_)) => *pipe = None,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// PID 1 of the step is dead, and with it every process of the step: what is in the pipes now is all there is.
+    fn finish(&mut self, id: u64, chunk: &mut [u8]) -> io::Result<()> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while let Some(step) = self.steps.get_mut(&id)
+                && let Some(pipe) = step.pipe(stream)
+                && let Ok(count @ 1..) = read(pipe.as_fd(), chunk)
+            {
+                self.stream
+                    .write_all(&protocol::encode_output(id, stream, &chunk[..count]))?;
+            }
+        }
+        if let Some(step) = self.steps.remove(&id) {
+            let result = step.finish();
+            self.send(&Reply::Exit { id, result })?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, reply: &Reply) -> io::Result<()> {
+        self.stream.write_all(&protocol::encode(reply)?)
+    }
+}
+
+fn read(pipe: BorrowedFd<'_>, chunk: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(pipe, chunk)?)
+}
+
+/// A pipe whose reading end never blocks the loop.
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    Ok((reader, writer))
+}

@@ -1,0 +1,348 @@
+//! One step from request to program: fork into new namespaces, build the root, leave everything behind, become it.
+//!
+//! The child is PID 1 of its own PID namespace, so its death ends all of the step. It reports back through a pipe that
+//! the program's start closes: which mount points it had to make, and what kept the program from starting.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::thread::{Gid, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::housing::Housing;
+use super::identity::{self, Identity};
+use super::mounting::{self, Doing, SetupError};
+use super::proc_files::{self, Cover};
+use super::volumes::{self, Targets};
+use super::{capabilities, devices, files, network, overlay, sys};
+use crate::executor::step::{ExitStatus, NetworkMode, SecurityMode, Step, Stream};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Kinds of entries in the child's report, one JSON document each.
+#[derive(Serialize, Deserialize)]
+enum Report {
+    /// Mount points made in the upper folder, as paths below the root, outermost first.
+    Made(Vec<PathBuf>),
+    Failed(String),
+}
+
+/// A step in the runner's books.
+pub(super) struct Running {
+    /// Readable when PID 1 of the step is dead.
+    pub(super) process: OwnedFd,
+    pub(super) stdout: Option<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
+    report: OwnedFd,
+    upper: Option<PathBuf>,
+}
+
+impl Running {
+    pub(super) fn pipe(&mut self, stream: Stream) -> &mut Option<OwnedFd> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// Collects how it ended and removes the mount points that it left.
+    pub(super) fn finish(self) -> Result<ExitStatus, String> {
+        let status = match rustix::process::waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED)
+        {
+            Ok(Some(status)) => status,
+            Ok(None) => return Err("its process has not ended".into()),
+            Err(error) => return Err(format!("waiting for its process: {error}")),
+        };
+        let mut report = Vec::new();
+        // What cannot be read was never written: the child was killed before.
+        let _unreported = fs::File::from(self.report).read_to_end(&mut report);
+        for entry in serde_json::Deserializer::from_slice(&report).into_iter::<Report>() {
+            match entry {
+                Ok(Report::Made(paths)) => {
+                    if let Some(upper) = &self.upper {
+                        volumes::remove_made(upper, &paths);
+                    }
+                }
+                Ok(Report::Failed(reason)) => return Err(reason),
+                Err(error) => return Err(format!("reading its report: {error}")),
+            }
+        }
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ok(ExitStatus::Code(code)),
+            (None, Some(signal)) => Ok(ExitStatus::Signal(signal)),
+            (None, None) => Err("its process ended in no known way".into()),
+        }
+    }
+}
+
+pub(super) fn start(housing: &Housing, step: &Step) -> Result<Running, SetupError> {
+    let (stdout, stdout_writer) = super::pipe().doing(|| "making a pipe".into())?;
+    let (stderr, stderr_writer) = super::pipe().doing(|| "making a pipe".into())?;
+    let (report, report_writer) = super::pipe().doing(|| "making a pipe".into())?;
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if step.network == NetworkMode::None {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    match sys::clone_into(namespaces).doing(|| "making namespaces".into())? {
+        Some(process) => {
+            let upper = step.root.writable.as_ref().map(|writable| writable.upper.clone());
+            Ok(Running {
+                process,
+                stdout: Some(stdout),
+                stderr: Some(stderr),
+                report,
+                upper,
+            })
+        }
+        None => {
+            let mut report = fs::File::from(report_writer);
+            let streams = [
+                housing.input.as_fd(),
+                stdout_writer.as_fd(),
+                stderr_writer.as_fd(),
+            ];
+            let Err(error) = become_program(housing, step, streams, &mut report);
+            tell(&mut report, &Report::Failed(error.text()));
+            sys::exit_now(1)
+        }
+    }
+}
+
+fn tell(report: &mut fs::File, entry: &Report) {
+    if let Ok(bytes) = serde_json::to_vec(entry) {
+        // Nobody reads any more: the runner is dying, and this process with it.
+        let _unheard = report.write_all(&bytes);
+    }
+}
+
+/// Runs in the child and returns only if something failed.
+fn become_program(
+    housing: &Housing,
+    step: &Step,
+    streams: [BorrowedFd<'_>; 3],
+    report: &mut fs::File,
+) -> Result<std::convert::Infallible, SetupError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing(|| "tying it to the runner".into())?;
+    rustix::process::setsid().doing(|| "making a session".into())?;
+    let hostname = step.hostname.as_deref().unwrap_or(files::DEFAULT_HOSTNAME);
+    nix::unistd::sethostname(hostname).doing(|| format!("setting the host name {hostname}"))?;
+    if step.network == NetworkMode::None {
+        network::bring_loopback_up().doing(|| "bringing loopback up".into())?;
+    }
+    let made = build_root(housing, step, hostname)?;
+    if !made.is_empty() {
+        tell(report, &Report::Made(made));
+    }
+    enter(&housing.root).doing(|| "entering the root".into())?;
+
+    connect(streams).doing(|| "connecting its output".into())?;
+    limit(step)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let identity = identity::find(&step.user)
+        .map_err(io::Error::other)
+        .doing(|| "finding its user".into())?;
+    let cwd = Path::new("/").join(&step.cwd);
+    make_folder(&cwd, &identity).doing(|| format!("making its working folder {}", cwd.display()))?;
+    restrict(housing, step, &identity)?;
+    std::env::set_current_dir(&cwd).doing(|| format!("entering its working folder {}", cwd.display()))?;
+    execute(step, &identity)
+}
+
+/// Overlay, /proc, /sys, /dev, the files about names, then the step's own mounts. Returns the mount points it made.
+fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<Vec<PathBuf>, SetupError> {
+    let memory = mounting::new_mount(
+        "tmpfs",
+        &[("source", "tmpfs"), ("mode", "0700")],
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+    );
+    memory
+        .and_then(|memory| mounting::attach(memory.as_fd(), mounting::refer(&housing.memory)?.as_fd()))
+        .doing(|| "mounting memory for its files".into())?;
+    let spare = housing.memory.join("spare");
+    fs::create_dir(&spare).doing(|| "making a spare folder".into())?;
+
+    let stubs = if step.mounts.is_empty() {
+        housing.stubs.clone()
+    } else {
+        volumes::own_stubs(&housing.stubs, &housing.memory.join("stubs"), &step.mounts)
+            .doing(|| "making mount points".into())?
+    };
+    overlay::mount_over(&step.root, Some(&stubs), &housing.root, &spare)
+        .doing(|| "mounting its root".into())?;
+    let root = mounting::refer(&housing.root).doing(|| "opening its root".into())?;
+
+    let cover = if step.security == SecurityMode::Insecure {
+        Cover::Open
+    } else {
+        Cover::Covered
+    };
+    proc_files::furnish_proc(root.as_fd(), housing, cover)?;
+    proc_files::place_sys(root.as_fd(), housing, cover, step.network == NetworkMode::None)?;
+    devices::furnish(root.as_fd(), step.shm_size)?;
+
+    let mut targets = Targets::new(root.as_fd());
+    for (name, contents) in [
+        ("hosts", files::hosts(hostname, &step.extra_hosts)),
+        ("resolv.conf", housing.resolv_conf.clone()),
+    ] {
+        let path = housing.memory.join(name);
+        fs::write(&path, contents)
+            .and_then(|()| {
+                let target = targets.file(&format!("/etc/{name}"))?;
+                mounting::bind(mounting::refer(&path)?.as_fd(), target.as_fd(), true)
+            })
+            .doing(|| format!("placing /etc/{name}"))?;
+    }
+    volumes::mount_all(&step.mounts, &mut targets, &housing.memory, &spare)?;
+    Ok(targets.into_made())
+}
+
+fn enter(root: &Path) -> io::Result<()> {
+    std::env::set_current_dir(root)?;
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    std::env::set_current_dir("/")
+}
+
+fn connect([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    nix::unistd::dup2_stdin(stdin)?;
+    nix::unistd::dup2_stdout(stdout)?;
+    nix::unistd::dup2_stderr(stderr)?;
+    sys::close_the_rest_on_start()
+}
+
+fn limit(step: &Step) -> Result<(), SetupError> {
+    for ulimit in &step.ulimits {
+        let doing = || format!("setting ulimit {}", ulimit.name);
+        let resource =
+            resource(&ulimit.name).ok_or_else(|| SetupError::new(doing(), io::ErrorKind::InvalidInput))?;
+        // -1 is "unlimited" in both notations.
+        sys::set_limit(resource, ulimit.soft.cast_unsigned(), ulimit.hard.cast_unsigned()).doing(doing)?;
+    }
+    Ok(())
+}
+
+fn resource(name: &str) -> Option<u32> {
+    Some(match name {
+        "core" => libc::RLIMIT_CORE,
+        "cpu" => libc::RLIMIT_CPU,
+        "data" => libc::RLIMIT_DATA,
+        "fsize" => libc::RLIMIT_FSIZE,
+        "locks" => libc::RLIMIT_LOCKS,
+        "memlock" => libc::RLIMIT_MEMLOCK,
+        "msgqueue" => libc::RLIMIT_MSGQUEUE,
+        "nice" => libc::RLIMIT_NICE,
+        "nofile" => libc::RLIMIT_NOFILE,
+        "nproc" => libc::RLIMIT_NPROC,
+        "rss" => libc::RLIMIT_RSS,
+        "rtprio" => libc::RLIMIT_RTPRIO,
+        "rttime" => libc::RLIMIT_RTTIME,
+        "sigpending" => libc::RLIMIT_SIGPENDING,
+        "stack" => libc::RLIMIT_STACK,
+        _ => return None,
+    })
+}
+
+/// Makes missing folders of a path, owned by the step's user.
+fn make_folder(path: &Path, identity: &Identity) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|ancestor| fs::metadata(ancestor).is_err())
+        .collect();
+    for folder in missing.into_iter().rev() {
+        fs::DirBuilder::new().mode(0o755).create(folder)?;
+        chown(folder, Some(identity.uid), Some(identity.gid))?;
+    }
+    Ok(())
+}
+
+/// Filter first, as installing it needs what is then given up; user last but one, as changing it needs the rest.
+fn restrict(housing: &Housing, step: &Step, identity: &Identity) -> Result<(), SetupError> {
+    let covered = step.security == SecurityMode::Sandbox;
+    if covered {
+        sys::install_filter(&housing.filter).doing(|| "installing the seccomp filter".into())?;
+        capabilities::bound_to_default().doing(|| "bounding its capabilities".into())?;
+    }
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups).doing(|| "setting its groups".into())?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).doing(|| format!("becoming group {}", identity.gid))?;
+    // Leaving root gives up all capabilities; root keeps the default ones.
+    rustix::thread::set_thread_res_uid(uid, uid, uid).doing(|| format!("becoming user {}", identity.uid))?;
+    if covered && identity.uid == 0 {
+        capabilities::keep_default().doing(|| "giving up capabilities".into())?;
+    }
+    // Becoming another user undid it.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing(|| "tying it to the runner".into())?;
+    sys::restore_signals().doing(|| "restoring signals".into())
+}
+
+fn execute(step: &Step, identity: &Identity) -> Result<std::convert::Infallible, SetupError> {
+    let text = |text: &str| {
+        CString::new(text)
+            .map_err(io::Error::other)
+            .doing(|| "preparing its arguments".into())
+    };
+    let mut environment = step
+        .env
+        .iter()
+        .map(|pair| text(pair))
+        .collect::<Result<Vec<_>, _>>()?;
+    if !step.env.iter().any(|pair| pair.starts_with("HOME=")) {
+        environment.push(text(&format!("HOME={}", identity.home))?);
+    }
+    let arguments = step
+        .args
+        .iter()
+        .map(|argument| text(argument))
+        .collect::<Result<Vec<_>, _>>()?;
+    let name = step.args.first().map(String::as_str).unwrap_or_default();
+    let mut refusal = nix::errno::Errno::ENOENT;
+    for candidate in candidates(name, &step.env) {
+        let path = CString::new(candidate.as_os_str().as_bytes())
+            .map_err(io::Error::other)
+            .doing(|| "preparing its path".into())?;
+        match nix::unistd::execve(&path, &arguments, &environment) {
+            Ok(never) => return Ok(never),
+            // As execvp: what is found but may not run is the better message.
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
+            Err(other) => refusal = other,
+        }
+    }
+    let what = if name.contains('/') || refusal != nix::errno::Errno::ENOENT {
+        return Err(SetupError::new(format!("exec {name:?}"), refusal));
+    } else {
+        "executable file not found in $PATH"
+    };
+    Err(SetupError::new(
+        format!("exec {name:?}"),
+        io::Error::new(io::ErrorKind::NotFound, what),
+    ))
+}
+
+fn candidates(name: &str, env: &[String]) -> Vec<PathBuf> {
+    if name.is_empty() {
+        return Vec::new();
+    }
+    if name.contains('/') {
+        return vec![name.into()];
+    }
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|pair| pair.strip_prefix("PATH="))
+        .unwrap_or(DEFAULT_PATH);
+    path.split(':')
+        .map(|folder| Path::new(if folder.is_empty() { "." } else { folder }).join(name))
+        .collect()
+}

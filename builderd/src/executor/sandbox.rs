@@ -1,0 +1,240 @@
+//! The daemon's end of one sandbox: many steps at once over one connection to its runner.
+//!
+//! One task reads and hands each step its events through a bounded channel, one task writes. A step whose output is
+//! not consumed holds up the others of its sandbox, so `run` never waits for anything but its events. Dropping the
+//! sandbox closes the connection, upon which the runner and everything in it ends.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::ExecutorError;
+use super::protocol::{self, Frame, Frames, Reply, Request};
+use super::step::{ExitStatus, SecurityMode, Step, StepError, Stream};
+
+/// How long a killed step may take to disappear before its sandbox is given up.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+enum Event {
+    Output(Stream, Bytes),
+    Exit(Result<ExitStatus, String>),
+}
+
+type Steps = Arc<Mutex<HashMap<u64, mpsc::Sender<Event>>>>;
+
+#[derive(Debug)]
+pub struct Sandbox {
+    steps: Steps,
+    next: AtomicU64,
+    requests: mpsc::Sender<Vec<u8>>,
+    broken: Arc<AtomicBool>,
+    ran_insecure: AtomicBool,
+    /// The reader and the writer; they end with the sandbox.
+    _tasks: JoinSet<()>,
+    _keeper: Keeper,
+}
+
+/// What holds the sandbox's outside alive: dropped after the connection is closed.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for their drop only")]
+pub(super) enum Keeper {
+    Child(tokio::process::Child, tempfile::TempDir),
+    Container(super::docker::Container, tempfile::TempDir),
+}
+
+impl Sandbox {
+    /// Waits for the runner's greeting and takes the connection over.
+    pub(super) async fn connect(stream: UnixStream, keeper: Keeper) -> Result<Self, ExecutorError> {
+        let (mut reader, mut writer) = stream.into_split();
+        let mut frames = Frames::default();
+        greet(&mut reader, &mut frames).await?;
+        let steps = Steps::default();
+        let broken = Arc::new(AtomicBool::new(false));
+        let (requests, mut outgoing) = mpsc::channel::<Vec<u8>>(64);
+        let mut tasks = JoinSet::new();
+        tasks.spawn({
+            let (steps, broken) = (Arc::clone(&steps), Arc::clone(&broken));
+            async move {
+                if let Err(error) = deliver(&mut reader, &mut frames, &steps).await {
+                    tracing::warn!(%error, "lost a sandbox");
+                }
+                broken.store(true, Ordering::Release);
+                // Every waiting step sees its channel close.
+                lock(&steps).clear();
+            }
+        });
+        tasks.spawn(async move {
+            while let Some(frame) = outgoing.recv().await {
+                if writer.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self {
+            steps,
+            next: AtomicU64::new(1),
+            requests,
+            broken,
+            ran_insecure: AtomicBool::new(false),
+            _tasks: tasks,
+            _keeper: keeper,
+        })
+    }
+
+    /// Runs one step to its end. When this returns, also after a cancellation, no process of the step is left.
+    pub async fn run(
+        &self,
+        step: Step,
+        mut output: impl FnMut(Stream, Bytes) + Send,
+        cancel: &CancellationToken,
+    ) -> Result<ExitStatus, StepError> {
+        if step.security == SecurityMode::Insecure {
+            self.ran_insecure.store(true, Ordering::Release);
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let start = protocol::encode(&Request::Start {
+            id,
+            step: Box::new(step),
+        })
+        .map_err(StepError::Encode)?;
+        if start.len() > protocol::MAX_FRAME {
+            return Err(StepError::Start(format!(
+                "its description has {} bytes",
+                start.len()
+            )));
+        }
+        let (sender, mut events) = mpsc::channel(32);
+        lock(&self.steps).insert(id, sender);
+        let mut running = Running {
+            sandbox: self,
+            id,
+            over: false,
+        };
+        if self.broken.load(Ordering::Acquire) || self.requests.send(start).await.is_err() {
+            return Err(StepError::SandboxLost);
+        }
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = cancel.cancelled() => break,
+            };
+            match event {
+                Some(Event::Output(stream, bytes)) => output(stream, bytes),
+                Some(Event::Exit(result)) => {
+                    running.over = true;
+                    return result.map_err(StepError::Start);
+                }
+                None => {
+                    running.over = true;
+                    return Err(StepError::SandboxLost);
+                }
+            }
+        }
+        running.kill();
+        running.over = true;
+        let gone = async { while let Some(Event::Output(..)) = events.recv().await {} };
+        if tokio::time::timeout(KILL_DEADLINE, gone).await.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        Err(StepError::Cancelled)
+    }
+
+    pub(super) fn ran_insecure(&self) -> bool {
+        self.ran_insecure.load(Ordering::Acquire)
+    }
+
+    /// Whether it may serve another build: its runner answers and nothing runs in it.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.broken.load(Ordering::Acquire) && lock(&self.steps).is_empty()
+    }
+}
+
+/// A step between start and end: if the caller stops waiting, the step is killed.
+struct Running<'a> {
+    sandbox: &'a Sandbox,
+    id: u64,
+    over: bool,
+}
+
+impl Running<'_> {
+    fn kill(&self) {
+        let sent = protocol::encode(&Request::Kill { id: self.id })
+            .ok()
+            .is_some_and(|frame| self.sandbox.requests.try_send(frame).is_ok());
+        if !sent {
+            // The step lives on unseen: never reuse this sandbox, its end will take the step along.
+            self.sandbox.broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.kill();
+        }
+        lock(&self.sandbox.steps).remove(&self.id);
+    }
+}
+
+async fn greet(reader: &mut OwnedReadHalf, frames: &mut Frames) -> Result<(), ExecutorError> {
+    loop {
+        match frames.next_reply().map_err(lost)? {
+            Some(Frame::Reply(Reply::Hello {
+                version: protocol::VERSION,
+            })) => return Ok(()),
+            Some(Frame::Reply(Reply::Hello { version })) => return Err(ExecutorError::Version(version)),
+            Some(Frame::Reply(Reply::Failed { reason })) => return Err(ExecutorError::Prepare(reason)),
+            Some(_) => return Err(ExecutorError::Lost("it spoke before its greeting".into())),
+            None => {}
+        }
+        if reader.read_buf(frames.buffer()).await.map_err(lost)? == 0 {
+            return Err(ExecutorError::Lost("it closed the connection".into()));
+        }
+    }
+}
+
+async fn deliver(
+    reader: &mut OwnedReadHalf,
+    frames: &mut Frames,
+    steps: &Steps,
+) -> Result<(), ExecutorError> {
+    loop {
+        while let Some(frame) = frames.next_reply().map_err(lost)? {
+            let (id, event) = match frame {
+                Frame::Output { id, stream, bytes } => {
+                    (id, Event::Output(stream, Bytes::copy_from_slice(bytes)))
+                }
+                Frame::Reply(Reply::Exit { id, result }) => (id, Event::Exit(result)),
+                Frame::Reply(Reply::Failed { reason }) => return Err(ExecutorError::Prepare(reason)),
+                Frame::Reply(Reply::Hello { .. }) => continue,
+            };
+            let receiver = lock(steps).get(&id).cloned();
+            if let Some(receiver) = receiver {
+                // A caller that went away has already had its step killed.
+                let _gone = receiver.send(event).await;
+            }
+        }
+        frames.buffer().reserve(protocol::OUTPUT_CHUNK);
+        if reader.read_buf(frames.buffer()).await.map_err(lost)? == 0 {
+            return Err(ExecutorError::Lost("it closed the connection".into()));
+        }
+    }
+}
+
+fn lost(error: impl std::fmt::Display) -> ExecutorError {
+    ExecutorError::Lost(error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,187 @@
+//! What a step is: everything the runner must know to start one process tree, and how it ended.
+//!
+//! Paths of layers, upper folders, caches and sockets are absolute and lie inside the state folder, which the daemon
+//! and every sandbox see at the same place. Paths inside the step's root are plain strings, resolved within that root.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One process to run on one root file system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    pub root: FileSystem,
+    pub mounts: Vec<Mount>,
+    pub args: Vec<String>,
+    /// `NAME=value`, in the order in which the process will see them.
+    pub env: Vec<String>,
+    /// Working folder; made if it is missing, owned by the step's user.
+    pub cwd: String,
+    /// `name|uid[:group|gid]`, looked up in the root's own passwd and group files; empty is root.
+    pub user: String,
+    pub hostname: Option<String>,
+    pub extra_hosts: Vec<ExtraHost>,
+    pub network: NetworkMode,
+    pub security: SecurityMode,
+    pub ulimits: Vec<Ulimit>,
+    /// Size of /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+}
+
+impl Step {
+    /// A step with Docker's defaults: root user, `/`, sandbox network and security.
+    pub fn new(root: FileSystem, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            root,
+            mounts: Vec::new(),
+            args: args.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: "/".into(),
+            user: String::new(),
+            hostname: None,
+            extra_hosts: Vec::new(),
+            network: NetworkMode::Default,
+            security: SecurityMode::Sandbox,
+            ulimits: Vec::new(),
+            shm_size: None,
+        }
+    }
+}
+
+/// Layer folders joined by overlayfs; without an upper folder it is read-only.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FileSystem {
+    /// Lowest first.
+    pub lowers: Vec<PathBuf>,
+    pub writable: Option<Writable>,
+}
+
+/// Where changes go. Both folders are empty and on one file system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Writable {
+    pub upper: PathBuf,
+    pub work: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where it appears in the root; missing folders on the way are made and removed again.
+    pub destination: String,
+    pub source: Source,
+    pub read_only: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Source {
+    /// A snapshot, or the folder or file at `selector` in it.
+    Snapshot {
+        files: FileSystem,
+        selector: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    /// A folder of the state folder that outlives the step, such as a cache.
+    Folder {
+        path: PathBuf,
+        selector: String,
+    },
+    /// A file that exists in memory only and only while the step runs.
+    Secret {
+        contents: Secret,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    },
+    /// A unix socket of the state folder; who may connect is the daemon's matter, through its owner and mode.
+    Socket {
+        path: PathBuf,
+    },
+}
+
+/// Bytes that must not be seen in logs.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExtraHost {
+    pub host: String,
+    pub ip: IpAddr,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// As in `docker run --ulimit`: `nofile`, `nproc`, `core` …
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// The sandbox's own network.
+    #[default]
+    Default,
+    /// A network of its own with nothing in it but loopback.
+    None,
+    /// The network of the machine.
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SecurityMode {
+    #[default]
+    Sandbox,
+    /// All capabilities, no seccomp filter, nothing masked.
+    Insecure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// As a shell or Docker reports it: 128 + n for signal n.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The process could not be started; the text says at which point and why.
+    #[error("cannot start the step: {0}")]
+    Start(String),
+    #[error("the step was cancelled")]
+    Cancelled,
+    #[error("the sandbox went away while the step ran")]
+    SandboxLost,
+    #[error("cannot describe the step to the runner")]
+    Encode(#[source] serde_json::Error),
+    #[error(transparent)]
+    Sandbox(#[from] super::ExecutorError),
+}
