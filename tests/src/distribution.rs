@@ -120,7 +120,7 @@ impl Repository {
         let path = format!("/v2/{}/manifests/{reference}", self.name);
         let answer =
             request("GET", &self.host, &path, &[("Accept", ACCEPTED)], &[])?.success("reading a manifest")?;
-        checked(reference, answer)
+        checked(reference, &answer)
     }
 
     /// Whether anything is under the tag.
@@ -176,7 +176,7 @@ impl Repository {
     }
 }
 
-fn checked(reference: &str, answer: Response) -> anyhow::Result<Value> {
+fn checked(reference: &str, answer: &Response) -> anyhow::Result<Value> {
     if reference.starts_with("sha256:") && digest_of(&answer.body) != reference {
         bail!("the registry's manifest {reference} has other content");
     }
