@@ -4,6 +4,8 @@
 //! the platforms of one build, the results of a frontend — loaded into one graph share what they have in common.
 //! The digest of a vertex is the SHA-256 of the operation's bytes as they were received; they are never re-encoded.
 
+pub mod builder;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,0 +1,243 @@
+//! Where the files of a build come from: the local with the Dockerfile, the ignore file, the build context.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use dockerfile::ignore::{PatternMatcher, read_ignore_file};
+use dockerfile::parser::syntax_directive;
+use proto::pb;
+
+use super::{Attributes, Error, Host, Problem, Request};
+use crate::graph::builder::{Builder, Note, Operation, Output};
+
+const CONTEXT: &str = "context";
+const DOCKERFILE: &str = "dockerfile";
+const IGNORE_FILE: &str = ".dockerignore";
+/// Frontend images that are this frontend under another name.
+const BUILT_IN: [&str; 3] = [
+    "docker/dockerfile",
+    "docker.io/docker/dockerfile",
+    "dockerfile.v0",
+];
+
+/// The paths of the build context that some instruction reads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ContextUse(BTreeSet<String>);
+
+impl ContextUse {
+    pub(super) fn add(&mut self, path: &str) {
+        self.0.insert(dockerfile::ignore::clean(&format!("/{path}")));
+    }
+
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().cloned());
+    }
+
+    /// Relative paths for the sender, or none if everything is wanted.
+    fn follow_paths(&self) -> Vec<&str> {
+        if self.0.contains("/") {
+            return Vec::new();
+        }
+        self.0.iter().map(|path| path.trim_start_matches('/')).collect()
+    }
+}
+
+/// A Dockerfile that was read.
+pub(super) struct DockerfileText {
+    pub(super) text: String,
+    pub(super) info: pb::SourceInfo,
+}
+
+pub(super) struct Contexts<'a> {
+    request: &'a Request,
+    filename: &'a str,
+    /// The local that holds the Dockerfile.
+    dockerfile_local: &'a str,
+    /// `<Dockerfile>.dockerignore`, which goes before `.dockerignore`.
+    own_ignore_file: Option<Bytes>,
+}
+
+impl<'a> Contexts<'a> {
+    pub(super) fn new(attributes: &'a Attributes, request: &'a Request) -> Self {
+        let dockerfile_local = request
+            .attributes
+            .get("dockerfilekey")
+            .map_or(DOCKERFILE, String::as_str);
+        Self {
+            request,
+            filename: &attributes.filename,
+            dockerfile_local,
+            own_ignore_file: None,
+        }
+    }
+
+    pub(super) async fn read_dockerfile<H: Host>(&mut self, host: &H) -> Result<DockerfileText, Error> {
+        let name = self.filename;
+        let own_ignore_file = format!("{name}.dockerignore");
+        let mut paths = vec![name.to_owned(), own_ignore_file.clone()];
+        // On case-sensitive file systems some projects have a `dockerfile`.
+        let lower = match name.rsplit_once('/') {
+            Some((folder, "Dockerfile")) => Some(format!("{folder}/dockerfile")),
+            None if name == "Dockerfile" => Some("dockerfile".to_owned()),
+            _ => None,
+        };
+        paths.extend(lower.clone());
+        let forced = self.request.attributes.contains_key("dockerfilekey");
+        let inputs = &self.request.inputs;
+        let given = inputs
+            .get(DOCKERFILE)
+            .or_else(|| inputs.get(CONTEXT))
+            .filter(|_| !forced);
+        let definition = given.cloned().unwrap_or_else(|| {
+            let name = format!("[internal] load build definition from {name}");
+            self.local(self.dockerfile_local, self.dockerfile_local, &name, &paths)
+        });
+        let mut files = host
+            .read_files(definition.clone(), paths)
+            .await
+            .map_err(Problem::ReadDockerfile)?;
+        self.own_ignore_file = files.remove(&own_ignore_file);
+        let data = files
+            .remove(name)
+            .or_else(|| files.remove(&lower?))
+            .ok_or_else(|| Problem::NoDockerfile(name.to_owned()))?;
+        let text = String::from_utf8(data.to_vec()).map_err(|_| Problem::NotText(name.to_owned()))?;
+        if text.is_empty() {
+            return Err(Problem::EmptyDockerfile.into());
+        }
+        let info = pb::SourceInfo {
+            filename: name.to_owned(),
+            data,
+            definition: Some(definition),
+            language: "Dockerfile".to_owned(),
+        };
+        Ok(DockerfileText { text, info })
+    }
+
+    /// The patterns of the ignore file, which is asked for only if the context is used.
+    pub(super) async fn read_ignore_file<H: Host>(&self, host: &H) -> Result<Vec<String>, Error> {
+        if self.request.inputs.contains_key(CONTEXT) {
+            return Ok(Vec::new());
+        }
+        let data = match &self.own_ignore_file {
+            Some(data) => data.clone(),
+            None => {
+                let paths = vec![IGNORE_FILE.to_owned()];
+                let definition = self.local(
+                    CONTEXT,
+                    "context-.dockerignore",
+                    "[internal] load .dockerignore",
+                    &paths,
+                );
+                let mut files = host
+                    .read_files(definition, paths)
+                    .await
+                    .map_err(Problem::ReadIgnoreFile)?;
+                files.remove(IGNORE_FILE).unwrap_or_default()
+            }
+        };
+        let patterns = read_ignore_file(&String::from_utf8_lossy(&data));
+        PatternMatcher::new(&patterns).map_err(Problem::IgnorePattern)?;
+        Ok(patterns)
+    }
+
+    /// The build context as an output of `builder`: complete if it came with the request, else to be completed by
+    /// [`Contexts::main_operation`].
+    pub(super) fn main_output(&self, builder: &mut Builder) -> Option<Output> {
+        match self.request.inputs.get(CONTEXT) {
+            Some(definition) => builder.import(definition),
+            None => {
+                Some(builder.add(self.local_operation(CONTEXT, CONTEXT, "[internal] load build context")))
+            }
+        }
+    }
+
+    /// The finished context operation: what is used of it, less what is ignored.
+    pub(super) fn main_operation(&self, used: &ContextUse, ignored: &[String]) -> Operation {
+        let mut operation = self.local_operation(CONTEXT, CONTEXT, "[internal] load build context");
+        if let pb::op::Op::Source(source) = &mut operation.kind {
+            set_list(source, "local.followpaths", &used.follow_paths());
+            set_list(source, "local.excludepatterns", ignored);
+        }
+        operation
+    }
+
+    /// A small read of a local that is thrown away afterwards.
+    fn local(&self, local: &str, hint: &str, name: &str, paths: &[String]) -> pb::Definition {
+        let mut operation = self.local_operation(local, hint, name);
+        if let pb::op::Op::Source(source) = &mut operation.kind {
+            set_list(source, "local.followpaths", paths);
+            source.attrs.insert("local.differ".to_owned(), "none".to_owned());
+        }
+        let mut builder = Builder::default();
+        let head = builder.add(operation);
+        builder.definition(Some(head), None)
+    }
+
+    fn local_operation(&self, local: &str, hint: &str, name: &str) -> Operation {
+        let session = self.request.attributes.get(&format!("local-sessionid:{local}"));
+        let attrs = BTreeMap::from([
+            (
+                "local.session".to_owned(),
+                session.unwrap_or(&self.request.session).clone(),
+            ),
+            ("local.sharedkeyhint".to_owned(), hint.to_owned()),
+        ]);
+        Operation {
+            kind: pb::op::Op::Source(pb::SourceOp {
+                identifier: format!("local://{local}"),
+                attrs,
+            }),
+            inputs: Vec::new(),
+            platform: None,
+            note: Note {
+                name: name.to_owned(),
+                ..Note::default()
+            },
+        }
+    }
+}
+
+/// Lists in attributes are JSON; an empty one is left out.
+fn set_list<S: AsRef<str>>(source: &mut pb::SourceOp, key: &str, values: &[S]) {
+    if !values.is_empty() {
+        let values = values.iter().map(|value| value.as_ref().into()).collect();
+        source
+            .attrs
+            .insert(key.to_owned(), serde_json::Value::Array(values).to_string());
+    }
+}
+
+/// `# syntax=docker/dockerfile…` is this frontend. Any other would have to be run as an image.
+pub(super) fn check_syntax(text: &str, attributes: &Attributes) -> Result<(), Error> {
+    if attributes.syntax_settled {
+        return Ok(());
+    }
+    let built_in = |image: &str| {
+        let name = image.split('@').next().unwrap_or(image);
+        let name = name
+            .rsplit_once(':')
+            .filter(|(_, tag)| !tag.contains('/'))
+            .map_or(name, |(name, _)| name);
+        BUILT_IN.contains(&name) || name == "docker/dockerfile-upstream"
+    };
+    let way_out = "; leave the syntax out or use docker/dockerfile";
+    let unsupported = |image: &str| Problem::Unsupported {
+        what: format!("the frontend image {image}"),
+        way_out,
+    };
+    if let Some(line) = attributes.build_args.get("BUILDKIT_SYNTAX") {
+        let image = line.split_whitespace().next().unwrap_or_default();
+        return if built_in(image) {
+            Ok(())
+        } else {
+            Err(unsupported(image).into())
+        };
+    }
+    match syntax_directive(text) {
+        Some(directive) if !built_in(&directive.image) => {
+            Err(Error::at(directive.lines, unsupported(&directive.image)))
+        }
+        _ => Ok(()),
+    }
+}

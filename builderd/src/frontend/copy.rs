@@ -1,0 +1,330 @@
+//! COPY and ADD to one file operation: an action per source.
+
+use dockerfile::expand::{Expander, Quotes};
+use dockerfile::glob::has_wildcards;
+use dockerfile::ignore::clean;
+use dockerfile::instruction::{Add, Copy, Transfer};
+use proto::pb;
+
+use super::Problem;
+use super::image::{Layer, commit};
+use super::lower::Lowering;
+use super::plan::Step;
+use super::stage::{Frame, join, ownership};
+use crate::graph::builder::{Note, Operation, Output};
+
+/// What COPY and ADD differ in.
+struct Manner {
+    keyword: &'static str,
+    parents: bool,
+    unpack: bool,
+}
+
+/// Inputs and actions of a file operation under construction.
+#[derive(Default)]
+struct Actions {
+    inputs: Vec<Output>,
+    /// Secondary input of each action, and what it does.
+    copies: Vec<(i64, pb::FileActionCopy)>,
+}
+
+impl Frame {
+    pub(super) fn copy(
+        &mut self,
+        step: &Step,
+        copy: &Copy,
+        lowering: &mut Lowering<'_>,
+    ) -> Result<(), Problem> {
+        let manner = Manner {
+            keyword: "COPY",
+            parents: copy.parents,
+            unpack: false,
+        };
+        let source = match step.sources.first() {
+            Some(Some(stage)) => {
+                let later = || Problem::CopyFromLater {
+                    from: copy.from.clone().unwrap_or_default(),
+                    stage: self.prefix.stage.clone(),
+                };
+                Source::Stage(lowering.finished(*stage).ok_or_else(later)?)
+            }
+            _ => Source::Context,
+        };
+        self.transfer(step, &copy.files, source, &manner, lowering)
+    }
+
+    pub(super) fn add(&mut self, step: &Step, add: &Add, lowering: &mut Lowering<'_>) -> Result<(), Problem> {
+        if add.checksum.is_some() {
+            return Err(Problem::Copy("checksum requires HTTP(S) or Git sources"));
+        }
+        let manner = Manner {
+            keyword: "ADD",
+            parents: false,
+            unpack: add.unpack.unwrap_or(true),
+        };
+        self.transfer(step, &add.files, Source::Context, &manner, lowering)
+    }
+
+    fn transfer(
+        &mut self,
+        step: &Step,
+        files: &Transfer,
+        source: Source,
+        manner: &Manner,
+        lowering: &mut Lowering<'_>,
+    ) -> Result<(), Problem> {
+        let expander = lowering.expander;
+        let expand = |text: &str| self.expand(text, &expander);
+        let optional = |text: &Option<String>| text.as_deref().map(expand).transpose();
+        let (chown, chmod) = (optional(&files.chown)?, optional(&files.chmod)?);
+        let sources = files
+            .sources
+            .iter()
+            .map(|source| expand(source))
+            .collect::<Result<Vec<_>, _>>()?;
+        let destination = expand(&files.destination)?;
+        let mode = chmod.as_deref().map_or(Ok(Mode::Kept), Mode::parse)?;
+
+        let mut history = String::from(manner.keyword);
+        if manner.parents {
+            history.push_str(" --parents");
+        }
+        for (flag, value) in [("chown", &chown), ("chmod", &chmod)] {
+            if let Some(value) = value {
+                history.push_str(&format!(" --{flag}={value}"));
+            }
+        }
+        let note = self.note(step, lowering);
+        let base = if self.root.is_some() { 0 } else { -1 };
+        let template = pb::FileActionCopy {
+            dest: self.destination(&destination),
+            owner: chown.as_deref().map(|chown| ownership(chown, base)),
+            mode: mode.number(),
+            mode_str: mode.text(),
+            create_dest_path: true,
+            timestamp: -1,
+            exclude_patterns: files.excludes.clone(),
+            ..pb::FileActionCopy::default()
+        };
+        let mut actions = Actions {
+            inputs: self.root.into_iter().collect(),
+            copies: Vec::new(),
+        };
+        for path in &sources {
+            history.push_str(&format!(" {path}"));
+            refuse_remote(path, manner.keyword)?;
+            let from = match source {
+                Source::Stage(root) => root,
+                Source::Context => {
+                    lowering.context_use.add(path);
+                    lowering.context()
+                }
+            };
+            actions.push(from, local_copy(path, manner, &template));
+        }
+        for document in &files.documents {
+            history.push_str(&format!(" <<{}", document.name));
+            let mut text = document.body();
+            if document.expand {
+                // Quotes mean nothing in a document, and its escape character is always the backslash.
+                let expander = Expander {
+                    quotes: Quotes::Ignored,
+                    ..Expander::new('\\')
+                };
+                text = self.expand(&text, &expander)?;
+            }
+            let file = inline_document(&document.name, 0o644, text.into_bytes());
+            let from = lowering.builder.add(file);
+            actions.push(
+                Some(from),
+                pb::FileActionCopy {
+                    src: join(&document.name, "/"),
+                    ..template.clone()
+                },
+            );
+        }
+        history.push_str(&format!(" {destination} # buildkit"));
+        self.root = Some(lowering.builder.add(actions.operation(base, note)));
+        commit(&mut self.image, history, Layer::Made);
+        Ok(())
+    }
+
+    /// The destination as an absolute path; a slash at its end says that it is a folder, and stays.
+    fn destination(&self, path: &str) -> String {
+        let path = if path.is_empty() || path == "." {
+            "./"
+        } else {
+            path
+        };
+        let mut joined = join(path, &self.directory);
+        if path.ends_with('/') && !joined.ends_with('/') {
+            joined.push('/');
+        } else if path.ends_with("/.") {
+            joined.push_str(if joined == "/" { "." } else { "/." });
+        }
+        joined
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Context,
+    Stage(Option<Output>),
+}
+
+/// `--chmod`: bits, or a symbolic change.
+enum Mode {
+    Kept,
+    Bits(i32),
+    Symbolic(String),
+}
+
+impl Mode {
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let invalid = || Problem::Chmod(text.to_owned());
+        if text.chars().all(|ch| ch.is_ascii_digit()) {
+            let bits = i32::from_str_radix(text, 8).map_err(|_| invalid())?;
+            return if bits <= 0o7777 {
+                Ok(Self::Bits(bits))
+            } else {
+                Err(invalid())
+            };
+        }
+        let clause = |clause: &str| {
+            let rest = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+            rest.starts_with(['+', '-', '='])
+                && rest.chars().all(|ch| {
+                    matches!(
+                        ch,
+                        '+' | '-' | '=' | 'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o'
+                    )
+                })
+        };
+        if text.split(',').all(clause) {
+            Ok(Self::Symbolic(text.to_owned()))
+        } else {
+            Err(invalid())
+        }
+    }
+
+    fn number(&self) -> i32 {
+        match self {
+            Self::Kept => -1,
+            Self::Bits(bits) => *bits,
+            Self::Symbolic(_) => 0,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Symbolic(text) => text.clone(),
+            _ => String::new(),
+        }
+    }
+}
+
+impl Actions {
+    fn push(&mut self, from: Option<Output>, copy: pb::FileActionCopy) {
+        let input = match from {
+            None => -1,
+            Some(from) => {
+                let known = self.inputs.iter().position(|input| *input == from);
+                let at = known.unwrap_or_else(|| {
+                    self.inputs.push(from);
+                    self.inputs.len() - 1
+                });
+                index(at)
+            }
+        };
+        self.copies.push((input, copy));
+    }
+
+    /// Each action goes on from the one before; only the last one's result is an output.
+    fn operation(self, base: i64, note: Note) -> Operation {
+        let (inputs, last) = (self.inputs.len(), self.copies.len() - 1);
+        let action = |(at, (secondary_input, copy)): (usize, (i64, pb::FileActionCopy))| pb::FileAction {
+            input: if at == 0 { base } else { index(inputs + at - 1) },
+            secondary_input,
+            output: if at == last { 0 } else { -1 },
+            action: Some(pb::file_action::Action::Copy(copy)),
+        };
+        let actions = self.copies.into_iter().enumerate().map(action).collect();
+        Operation {
+            kind: pb::op::Op::File(pb::FileOp { actions }),
+            inputs: self.inputs,
+            platform: None,
+            note,
+        }
+    }
+}
+
+fn index(at: usize) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+fn local_copy(path: &str, manner: &Manner, template: &pb::FileActionCopy) -> pb::FileActionCopy {
+    let mut copy = pb::FileActionCopy {
+        src: join(path, "/"),
+        follow_symlink: true,
+        dir_copy_contents: true,
+        attempt_unpack_docker_compatibility: manner.unpack,
+        allow_wildcard: true,
+        allow_empty_wildcard: true,
+        ..template.clone()
+    };
+    if manner.parents {
+        // `a/./b/c` keeps `b/c`; without the pivot everything is kept.
+        let (root, pattern) = path.split_once("/./").unwrap_or(("/", path));
+        let pattern = join(pattern, "/");
+        copy.src = join(root, "/");
+        if !has_wildcards(root) && !has_wildcards(&pattern) {
+            copy.required_paths = vec![clean(&format!("{}{pattern}", copy.src))];
+        }
+        copy.include_patterns = vec![pattern.trim_start_matches('/').to_owned()];
+    }
+    copy
+}
+
+/// A folder with nothing but this file in it.
+pub(super) fn inline_document(name: &str, mode: i32, data: Vec<u8>) -> Operation {
+    let file = pb::FileActionMkFile {
+        path: join(name, "/"),
+        mode,
+        data: data.into(),
+        owner: None,
+        timestamp: -1,
+    };
+    let action = pb::FileAction {
+        input: -1,
+        secondary_input: -1,
+        output: 0,
+        action: Some(pb::file_action::Action::Mkfile(file)),
+    };
+    Operation {
+        kind: pb::op::Op::File(pb::FileOp {
+            actions: vec![action],
+        }),
+        inputs: Vec::new(),
+        platform: None,
+        note: Note {
+            name: "[internal] preparing inline document".to_owned(),
+            ..Note::default()
+        },
+    }
+}
+
+fn refuse_remote(path: &str, keyword: &str) -> Result<(), Problem> {
+    let url = ["http://", "https://", "git://", "ssh://"]
+        .iter()
+        .any(|scheme| path.starts_with(scheme));
+    let git = path.starts_with("git@") || (url && (path.ends_with(".git") || path.contains(".git#")));
+    match (url || git, keyword) {
+        (false, _) => Ok(()),
+        (true, "ADD") => Err(Problem::Unsupported {
+            what: format!("ADD of the remote source {path}"),
+            way_out: "; fetch it in a RUN step, or put it into the build context",
+        }),
+        (true, _) if git => Err(Problem::Copy("source can't be a git ref for COPY")),
+        (true, _) => Err(Problem::Copy("source can't be a URL for COPY")),
+    }
+}

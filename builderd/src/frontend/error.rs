@@ -1,0 +1,192 @@
+//! Why a Dockerfile could not be turned into a graph, and which lines of it are to blame.
+
+use std::fmt;
+use std::sync::Arc;
+
+use binfmt::ParsePlatformError;
+use dockerfile::expand::ExpansionFailed;
+use dockerfile::ignore::PatternError;
+use dockerfile::instruction::MountError;
+use dockerfile::{Lines, ParseError};
+use proto::pb;
+use registry::reference::ReferenceError;
+
+use super::HostError;
+
+/// A problem, and its place if it has one.
+#[derive(Debug)]
+pub struct Error {
+    pub problem: Problem,
+    pub location: Option<Location>,
+}
+
+/// Lines of a source text.
+#[derive(Clone, Debug)]
+pub struct Location {
+    pub lines: Vec<Lines>,
+    pub source: Option<Arc<pb::SourceInfo>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("failed to parse target platform {text}")]
+    TargetPlatform {
+        text: String,
+        #[source]
+        source: ParsePlatformError,
+    },
+    #[error("invalid value {value:?} for {key}: {expected}")]
+    Attribute {
+        key: String,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("conflicting config: returning multiple target platforms is not allowed")]
+    SeveralPlatforms,
+    #[error("{what} is not supported by this builder{way_out}")]
+    Unsupported { what: String, way_out: &'static str },
+    #[error("failed to read dockerfile")]
+    ReadDockerfile(#[source] HostError),
+    #[error("failed to read dockerfile: open {0}: no such file or directory")]
+    NoDockerfile(String),
+    #[error("failed to read dockerfile: {0} is not UTF-8 text")]
+    NotText(String),
+    #[error("the Dockerfile cannot be empty")]
+    EmptyDockerfile,
+    #[error("failed to read dockerignore patterns")]
+    ReadIgnoreFile(#[source] HostError),
+    #[error("failed to parse dockerignore patterns: {0}")]
+    IgnorePattern(PatternError),
+    #[error("{0}")]
+    Parse(ParseError),
+    #[error("{0}")]
+    Expansion(ExpansionFailed),
+    #[error("{0}")]
+    Mount(MountError),
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    #[error("empty platform value from expression {0}")]
+    BlankPlatform(String),
+    #[error("failed to parse platform {text}: {problem}")]
+    StagePlatform {
+        text: String,
+        problem: ParsePlatformError,
+    },
+    #[error("failed to parse stage name {name:?}: {problem}")]
+    StageName { name: String, problem: ReferenceError },
+    #[error("target stage {name:?} could not be found{hint}")]
+    NoTarget { name: String, hint: String },
+    #[error("invalid stage index {0}")]
+    StageIndex(i64),
+    #[error("circular dependency detected on stage: {0}")]
+    Circular(String),
+    #[error("cannot copy from stage {from:?}, it needs to be defined before current stage {stage:?}")]
+    CopyFromLater { from: String, stage: String },
+    #[error(
+        "cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command"
+    )]
+    MountFromLater { from: String, target: String },
+    #[error("{written}")]
+    ResolveImage {
+        written: String,
+        #[source]
+        source: HostError,
+    },
+    #[error("failed to parse image config")]
+    ImageConfig(#[source] serde_json::Error),
+    #[error("failed to write image config")]
+    WriteImageConfig(#[source] serde_json::Error),
+    #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
+    Chmod(String),
+    #[error("{0}")]
+    Copy(&'static str),
+    #[error("invalid mount target {0:?}")]
+    MountTarget(String),
+    #[error("ssh does not support source")]
+    SshSource,
+    #[error("arguments are required")]
+    NoArguments,
+    #[error("invalid port: {port:?}: {reason}")]
+    Port { port: String, reason: &'static str },
+    #[error("invalid signal: {0}")]
+    Signal(String),
+    #[error("invalid user {0:?}")]
+    User(String),
+}
+
+impl Error {
+    pub(super) fn at(lines: Lines, problem: Problem) -> Self {
+        Self {
+            problem,
+            location: Some(Location {
+                lines: vec![lines],
+                source: None,
+            }),
+        }
+    }
+
+    /// A base image that could not be looked up. Without lines it was not asked for by an instruction.
+    pub(super) fn resolving(lines: Option<Lines>, written: String, source: HostError) -> Self {
+        let problem = Problem::ResolveImage { written, source };
+        Self {
+            location: lines.map(|lines| Location {
+                lines: vec![lines],
+                source: None,
+            }),
+            problem,
+        }
+    }
+
+    /// The same error, knowing which text its lines belong to.
+    pub(super) fn in_source(mut self, source: &Arc<pb::SourceInfo>) -> Self {
+        if let Some(location) = &mut self.location {
+            location.source = Some(Arc::clone(source));
+        }
+        self
+    }
+
+    /// The excerpt for the client, if the error is about lines of the Dockerfile.
+    pub fn detail(&self) -> Option<proto::errdefs::Source> {
+        let location = self.location.as_ref()?;
+        let info = location.source.as_ref()?;
+        let position = |line: u32| proto::errdefs::Position {
+            line: i32::try_from(line).unwrap_or(i32::MAX),
+            character: 0,
+        };
+        let lines = location.lines.iter().flat_map(|lines| lines.first..=lines.last);
+        Some(proto::errdefs::Source {
+            info: proto::errdefs::SourceInfo {
+                filename: info.filename.clone(),
+                data: info.data.clone(),
+                language: info.language.clone(),
+            },
+            ranges: lines
+                .map(|line| proto::errdefs::Range {
+                    start: position(line),
+                    end: position(line),
+                })
+                .collect(),
+        })
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            location: None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.problem)
+    }
+}

@@ -1,0 +1,270 @@
+//! One platform's stages to operations, in the order of the file.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use binfmt::Platform;
+use bytes::Bytes;
+use dockerfile::Dockerfile;
+use dockerfile::expand::{Environment, Expander};
+use proto::pb;
+use registry::ImageConfig;
+
+use super::context::{ContextUse, Contexts};
+use super::image::platform_of;
+use super::name::Prefix;
+use super::plan::{Base, Plan};
+use super::stage::Frame;
+use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, Warning, arguments};
+use crate::graph::builder::{Builder, Note, Operation, Output};
+
+/// What stays the same for all stages of a platform, and the graph they are written into.
+pub(super) struct Lowering<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) attributes: &'a Attributes,
+    pub(super) expander: Expander,
+    pub(super) proxy: Option<pb::ProxyEnv>,
+    pub(super) builder: Builder,
+    pub(super) context_use: ContextUse,
+    contexts: &'a Contexts<'a>,
+    /// The build context, from its first use on; `Some(None)` is an empty one.
+    context: Option<Option<Output>>,
+    /// Finished stages.
+    frames: Vec<Option<Frame>>,
+    sources: BTreeSet<PinnedSource>,
+}
+
+/// A platform whose operations are known, except for what the context has to hold.
+pub(super) struct Lowered {
+    pub(super) context_use: ContextUse,
+    pub(super) sources: BTreeSet<PinnedSource>,
+    pub(super) warnings: Vec<Warning>,
+    platform: Platform,
+    builder: Builder,
+    context: Option<Output>,
+    root: Option<Output>,
+    image: ImageConfig,
+    base_config: Option<Bytes>,
+}
+
+impl Plan {
+    pub(super) fn lower(
+        self,
+        file: &Dockerfile,
+        attributes: &Attributes,
+        contexts: &Contexts<'_>,
+    ) -> Result<Lowered, Error> {
+        let warnings = file
+            .empty_continuations
+            .iter()
+            .map(|empty| Warning {
+                text: format!(
+                    "NoEmptyContinuation: Empty continuation line (line {})",
+                    empty.line
+                ),
+                lines: (empty.line, empty.line),
+            })
+            .collect();
+        let mut lowering = Lowering {
+            plan: &self,
+            attributes,
+            expander: Expander::new(file.escape),
+            proxy: arguments::proxy(attributes),
+            builder: Builder::default(),
+            context_use: ContextUse::default(),
+            contexts,
+            context: None,
+            frames: vec![None; self.stages.len()],
+            sources: BTreeSet::new(),
+        };
+        let needed = self.needed();
+        // Images that are only copied from stand behind the stages of the file; they have no steps and come first.
+        let (files, images): (Vec<usize>, Vec<usize>) = (0..self.stages.len())
+            .filter(|at| needed[*at])
+            .partition(|at| self.stages[*at].in_file);
+        for at in images.into_iter().chain(files) {
+            let frame = lowering.stage(at)?;
+            lowering.frames[at] = Some(frame);
+        }
+        let Lowering {
+            builder,
+            context_use,
+            context,
+            mut frames,
+            sources,
+            ..
+        } = lowering;
+        let Frame {
+            root,
+            image,
+            base_config,
+            ..
+        } = frames[self.target]
+            .take()
+            .expect("the target is needed, so it was lowered");
+        Ok(Lowered {
+            context_use,
+            sources,
+            warnings,
+            platform: self.platform.clone(),
+            builder,
+            context: context.flatten(),
+            root,
+            image: self.finish_image(image, attributes),
+            base_config,
+        })
+    }
+
+    /// What the target platform and the request say about the image, whatever its base said.
+    fn finish_image(&self, mut image: ImageConfig, attributes: &Attributes) -> ImageConfig {
+        image.config.labels.extend(attributes.labels.clone());
+        let platform = platform_of(&self.platform);
+        let same = image.os == platform.os && image.architecture == platform.architecture;
+        image.os = platform.os;
+        image.architecture = platform.architecture;
+        if !platform.variant.is_empty() || !same {
+            image.variant = platform.variant;
+        }
+        let normal = image.platform().normalised();
+        image.variant = normal.variant;
+        image
+    }
+}
+
+impl Lowering<'_> {
+    /// The build context as something to copy from.
+    pub(super) fn context(&mut self) -> Option<Output> {
+        match self.context {
+            Some(context) => context,
+            None => {
+                let context = self.contexts.main_output(&mut self.builder);
+                self.context = Some(context);
+                context
+            }
+        }
+    }
+
+    /// The files of a finished stage; `None` if it comes later in the file.
+    pub(super) fn finished(&self, stage: usize) -> Option<Option<Output>> {
+        self.frames[stage].as_ref().map(|frame| frame.root)
+    }
+
+    fn stage(&mut self, at: usize) -> Result<Frame, Error> {
+        let stage = &self.plan.stages[at];
+        let prefix = Prefix {
+            stage: stage.name.clone(),
+            show_platform: self.plan.show_platform,
+            total: if stage.in_file { stage.total() } else { 0 },
+            done: 0,
+        };
+        let mut frame = match &stage.base {
+            Base::Stage(base) => {
+                let base = self.frames[*base]
+                    .clone()
+                    .expect("a base stage comes earlier and is needed with this one");
+                base.child(prefix)
+            }
+            Base::Scratch | Base::Image { .. } => {
+                let mut prefix = prefix;
+                let root = self.base_root(at, &mut prefix);
+                let mut frame = Frame::new(prefix, stage.platform.clone(), self.plan.base_image(stage), root);
+                if let Base::Image {
+                    found: Some(found), ..
+                } = &stage.base
+                {
+                    frame.base_config = Some(found.config.clone());
+                }
+                frame
+            }
+        };
+        if !stage.in_file {
+            return Ok(frame);
+        }
+        frame.start(stage, self.attributes);
+        for step in &stage.steps {
+            let lines = step.command.lines;
+            frame
+                .apply(step, self)
+                .map_err(|problem| Error::at(lines, problem))?;
+        }
+        Ok(frame)
+    }
+
+    /// The operation that stands for a base image; none for an image without layers, which is scratch.
+    fn base_root(&mut self, at: usize, prefix: &mut Prefix) -> Option<Output> {
+        let stage = &self.plan.stages[at];
+        let Base::Image {
+            reference,
+            found: Some(found),
+            ..
+        } = &stage.base
+        else {
+            return None;
+        };
+        if let Some(digest) = found.pinned.digest() {
+            let digest = digest.clone();
+            self.sources.insert(PinnedSource {
+                reference: reference.to_string(),
+                digest,
+            });
+        }
+        let layers = !found.image.rootfs.diff_ids.is_empty()
+            || found.image.history.iter().any(|history| !history.empty_layer);
+        if !layers {
+            return None;
+        }
+        let mut source = pb::SourceOp {
+            identifier: format!("docker-image://{}", found.pinned),
+            ..pb::SourceOp::default()
+        };
+        if self.attributes.resolve_mode != ResolveMode::Default {
+            let mode = self.attributes.resolve_mode.name().to_owned();
+            source.attrs.insert("image.resolvemode".to_owned(), mode);
+        }
+        let name = prefix.next(
+            &format!("FROM {}", found.pinned),
+            &stage.platform,
+            &Environment::new(),
+            false,
+        );
+        Some(self.builder.add(Operation {
+            kind: pb::op::Op::Source(source),
+            inputs: Vec::new(),
+            platform: Some(wire_platform(&stage.platform)),
+            note: Note {
+                name,
+                command: Some(stage.code.clone()).filter(|code| !code.is_empty()),
+                lines: Some((stage.lines.first, stage.lines.last)),
+                ..Note::default()
+            },
+        }))
+    }
+}
+
+impl Lowered {
+    /// The target, now that it is known what the context holds.
+    pub(super) fn finish(
+        mut self,
+        context: &Operation,
+        source: &Arc<pb::SourceInfo>,
+    ) -> Result<Target, Error> {
+        if let Some(operation) = self.context.and_then(|output| self.builder.operation_mut(output)) {
+            *operation = context.clone();
+        }
+        Ok(Target {
+            platform: self.platform,
+            definition: self.builder.definition(self.root, Some(source)),
+            config: self.image.to_bytes().map_err(Problem::WriteImageConfig)?,
+            base_config: self.base_config,
+        })
+    }
+}
+
+pub(super) fn wire_platform(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture().to_owned(),
+        os: platform.os().to_owned(),
+        variant: platform.variant().to_owned(),
+        ..pb::Platform::default()
+    }
+}

@@ -1,0 +1,470 @@
+//! The stages of a file for one platform: who starts from whom, who copies from whom, and what is needed at all.
+
+use std::collections::{BTreeMap, HashMap};
+
+use binfmt::Platform;
+use bytes::Bytes;
+use dockerfile::expand::{Environment, Expander};
+use dockerfile::instruction::{self, Command, Instruction, Mount};
+use dockerfile::suggest::{Case, hint};
+use dockerfile::{Dockerfile, Lines};
+use registry::{ImageConfig, Reference};
+
+use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, arguments, image};
+
+pub(super) const SCRATCH: &str = "scratch";
+
+/// What a stage starts from.
+#[derive(Clone, Debug)]
+pub(super) enum Base {
+    Scratch,
+    Stage(usize),
+    Image {
+        /// As written, variables replaced.
+        written: String,
+        reference: Reference,
+        found: Option<FoundImage>,
+    },
+}
+
+/// A base image whose config is known.
+#[derive(Clone, Debug)]
+pub(super) struct FoundImage {
+    pub(super) pinned: Reference,
+    pub(super) image: ImageConfig,
+    pub(super) config: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    /// For messages and names: the declared name, else `stage-<n>`.
+    pub(super) name: String,
+    pub(super) declared: Option<String>,
+    pub(super) base: Base,
+    /// Where the stage runs, which is also the platform of its base image.
+    pub(super) platform: Platform,
+    pub(super) steps: Vec<Step>,
+    pub(super) code: String,
+    pub(super) lines: Lines,
+    /// Stands in the file; false for an image that `COPY --from` names directly.
+    pub(super) in_file: bool,
+    triggers_done: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) command: Command,
+    /// Stages that files are taken from: of `COPY --from` the only one, of RUN one per mount that has a `from`.
+    pub(super) sources: Vec<Option<usize>>,
+    pub(super) on_build: bool,
+}
+
+pub(super) struct Plan {
+    pub(super) platform: Platform,
+    pub(super) globals: Environment,
+    pub(super) stages: Vec<Stage>,
+    pub(super) target: usize,
+    pub(super) show_platform: bool,
+    by_name: HashMap<String, usize>,
+    mode: super::ResolveMode,
+}
+
+impl Plan {
+    pub(super) fn new(
+        file: &Dockerfile,
+        attributes: &Attributes,
+        platform: &Platform,
+    ) -> Result<Self, Error> {
+        let last = file
+            .stages
+            .last()
+            .and_then(|stage| stage.name.as_deref())
+            .unwrap_or_default();
+        let target_stage = attributes.target.as_deref().unwrap_or(last);
+        let mut plan = Self {
+            platform: platform.clone(),
+            globals: arguments::global(file, attributes, platform, target_stage)?,
+            stages: Vec::new(),
+            target: 0,
+            show_platform: attributes.multi_platform,
+            by_name: HashMap::new(),
+            mode: attributes.resolve_mode,
+        };
+        for stage in &file.stages {
+            plan.add(stage, file.escape)?;
+        }
+        plan.target = plan.find_target(attributes)?;
+        for (at, stage) in file.stages.iter().enumerate() {
+            for command in &stage.commands {
+                let step = plan.step(command.clone(), false)?;
+                plan.stages[at].steps.push(step);
+            }
+        }
+        plan.refuse_circles()?;
+        // A lone stage needs no name to be told from others.
+        if let [only] = plan.stages.as_mut_slice() {
+            only.name.clear();
+        }
+        Ok(plan)
+    }
+
+    fn add(&mut self, stage: &instruction::Stage, escape: char) -> Result<(), Error> {
+        let expander = Expander::new(escape);
+        let at = |problem| Error::at(stage.lines, problem);
+        let expand = |text: &str| {
+            expander
+                .word(text, &self.globals)
+                .map(|expansion| expansion.text)
+                .map_err(|failed| at(Problem::Expansion(failed)))
+        };
+        let base = expand(&stage.base)?;
+        if base.is_empty() {
+            return Err(at(Problem::BlankBase(stage.base.clone())));
+        }
+        let platform = match &stage.platform {
+            None => self.platform.clone(),
+            Some(text) => match expand(text)? {
+                value if value.is_empty() => return Err(at(Problem::BlankPlatform(text.clone()))),
+                value => value.parse().map_err(|problem| {
+                    at(Problem::StagePlatform {
+                        text: text.clone(),
+                        problem,
+                    })
+                })?,
+            },
+        };
+        let number = self.stages.len();
+        let base = self.base(base, stage.lines)?;
+        let platform = match &base {
+            Base::Stage(base) => self.stages[*base].platform.clone(),
+            Base::Scratch => self.platform.clone(),
+            Base::Image { .. } => platform,
+        };
+        self.stages.push(Stage {
+            name: stage.name.clone().unwrap_or_else(|| format!("stage-{number}")),
+            declared: stage.name.clone(),
+            base,
+            platform,
+            steps: Vec::new(),
+            code: stage.code.clone(),
+            lines: stage.lines,
+            in_file: true,
+            triggers_done: false,
+        });
+        if let Some(name) = &stage.name {
+            self.by_name.insert(name.clone(), number);
+        }
+        Ok(())
+    }
+
+    /// Names of earlier stages go before names of images.
+    fn base(&self, name: String, lines: Lines) -> Result<Base, Error> {
+        if let Some(&stage) = self.by_name.get(&name) {
+            return Ok(Base::Stage(stage));
+        }
+        if name == SCRATCH {
+            return Ok(Base::Scratch);
+        }
+        let reference: Result<Reference, _> = name.parse();
+        let reference = reference.map_err(|problem| {
+            Error::at(
+                lines,
+                Problem::StageName {
+                    name: name.clone(),
+                    problem,
+                },
+            )
+        })?;
+        Ok(Base::Image {
+            written: name,
+            reference: reference.or_latest(),
+            found: None,
+        })
+    }
+
+    fn find_target(&self, attributes: &Attributes) -> Result<usize, Error> {
+        let Some(name) = &attributes.target else {
+            return Ok(self.stages.len() - 1);
+        };
+        if let Some(&stage) = self.by_name.get(&name.to_lowercase()) {
+            return Ok(stage);
+        }
+        match name.parse::<usize>() {
+            Ok(number) if number < self.stages.len() => Ok(number),
+            _ => {
+                let names = self.stages.iter().map(|stage| stage.name.as_str());
+                Err(Problem::NoTarget {
+                    name: name.clone(),
+                    hint: hint(name, names, Case::Sensitive),
+                }
+                .into())
+            }
+        }
+    }
+
+    fn step(&mut self, command: Command, on_build: bool) -> Result<Step, Error> {
+        let lines = command.lines;
+        let sources = match &command.instruction {
+            Instruction::Copy(copy) => match &copy.from {
+                Some(from) => vec![Some(self.source(from, lines)?)],
+                None => Vec::new(),
+            },
+            Instruction::Run(run) => {
+                let froms = run
+                    .mounts
+                    .iter()
+                    .map(|mount| Mount::source_stage(mount))
+                    .collect::<Result<Vec<_>, _>>();
+                let froms = froms.map_err(|problem| Error::at(lines, Problem::Mount(problem)))?;
+                let source =
+                    |from: Option<String>| from.map(|from| self.named_source(&from, lines)).transpose();
+                froms.into_iter().map(source).collect::<Result<_, _>>()?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Step {
+            command,
+            sources,
+            on_build,
+        })
+    }
+
+    /// `COPY --from`: the number of a stage, the name of one, or an image.
+    fn source(&mut self, from: &str, lines: Lines) -> Result<usize, Error> {
+        let Ok(number) = from.parse::<i64>() else {
+            return self.named_source(from, lines);
+        };
+        let stage = usize::try_from(number)
+            .ok()
+            .filter(|stage| self.stages.get(*stage).is_some_and(|stage| stage.in_file));
+        stage.ok_or_else(|| Error::at(lines, Problem::StageIndex(number)))
+    }
+
+    fn named_source(&mut self, from: &str, lines: Lines) -> Result<usize, Error> {
+        if let Some(&stage) = self.by_name.get(&from.to_lowercase()) {
+            return Ok(stage);
+        }
+        let base = self.base(from.to_owned(), lines)?;
+        self.stages.push(Stage {
+            name: String::new(),
+            declared: None,
+            base,
+            platform: self.platform.clone(),
+            steps: Vec::new(),
+            code: String::new(),
+            lines,
+            in_file: false,
+            triggers_done: true,
+        });
+        Ok(self.stages.len() - 1)
+    }
+
+    /// A stage that copies from itself, directly or through others, can never be built.
+    fn refuse_circles(&self) -> Result<(), Error> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Mark {
+            New,
+            Open,
+            Done,
+        }
+        fn visit(plan: &Plan, at: usize, marks: &mut [Mark]) -> Option<Vec<Lines>> {
+            marks[at] = Mark::Open;
+            for step in &plan.stages[at].steps {
+                for &source in step.sources.iter().flatten() {
+                    let below = match marks[source] {
+                        Mark::Open => Some(Vec::new()),
+                        Mark::New => visit(plan, source, marks),
+                        Mark::Done => None,
+                    };
+                    if let Some(mut lines) = below {
+                        lines.insert(0, step.command.lines);
+                        return Some(lines);
+                    }
+                }
+            }
+            marks[at] = Mark::Done;
+            None
+        }
+        let mut marks = vec![Mark::New; self.stages.len()];
+        for at in 0..self.stages.len() {
+            if marks[at] == Mark::New
+                && let Some(lines) = visit(self, at, &mut marks)
+            {
+                let problem = Problem::Circular(self.stages[at].name.clone());
+                return Err(Error {
+                    problem,
+                    location: Some(super::Location { lines, source: None }),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// For every stage, whether the target needs it.
+    pub(super) fn needed(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.stages.len()];
+        let mut open = vec![self.target];
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut needed[at], true) {
+                continue;
+            }
+            let stage = &self.stages[at];
+            if let Base::Stage(base) = stage.base {
+                open.push(base);
+            }
+            open.extend(stage.steps.iter().flat_map(|step| step.sources.iter().flatten()));
+        }
+        needed
+    }
+
+    fn needed_stages(&self) -> Vec<usize> {
+        self.needed()
+            .into_iter()
+            .enumerate()
+            .filter_map(|(at, needed)| needed.then_some(at))
+            .collect()
+    }
+
+    /// Images whose config is not known yet, with the place that asked and the name it used.
+    pub(super) fn wanted_images(&self) -> Vec<(WantedImage, (Option<Lines>, String))> {
+        let mut wanted = Vec::new();
+        for at in self.needed_stages() {
+            let stage = &self.stages[at];
+            if let Base::Image {
+                written,
+                reference,
+                found: None,
+            } = &stage.base
+            {
+                wanted.push((
+                    self.wanted(stage, reference),
+                    (Some(stage.lines), written.clone()),
+                ));
+            }
+        }
+        wanted
+    }
+
+    fn wanted(&self, stage: &Stage, reference: &Reference) -> WantedImage {
+        let platform = if self.show_platform {
+            format!("{} ", stage.platform)
+        } else {
+            String::new()
+        };
+        WantedImage {
+            reference: reference.clone(),
+            platform: stage.platform.clone(),
+            mode: self.mode,
+            name: format!("[{platform}internal] load metadata for {reference}"),
+        }
+    }
+
+    /// Takes in what is known of images, and adds the triggers of bases. True if that made further images needed.
+    pub(super) fn settle(&mut self, images: &BTreeMap<WantedImage, ResolvedImage>) -> Result<bool, Error> {
+        for at in self.needed_stages() {
+            let stage = &self.stages[at];
+            let Base::Image {
+                reference,
+                found: None,
+                ..
+            } = &stage.base
+            else {
+                continue;
+            };
+            let Some(resolved) = images.get(&self.wanted(stage, reference)) else {
+                continue;
+            };
+            let image = ImageConfig::parse(&resolved.config)
+                .map_err(|source| Error::at(stage.lines, Problem::ImageConfig(source)))?;
+            let settled = FoundImage {
+                pinned: resolved.reference.clone().pinned(resolved.digest.clone()),
+                image,
+                config: resolved.config.clone(),
+            };
+            if let Base::Image { found, .. } = &mut self.stages[at].base {
+                *found = Some(settled);
+            }
+        }
+        for at in self.needed_stages() {
+            self.add_triggers(at)?;
+        }
+        Ok(!self.wanted_images().is_empty())
+    }
+
+    /// ONBUILD instructions of the base run before the stage's own.
+    fn add_triggers(&mut self, at: usize) -> Result<(), Error> {
+        let stage = &self.stages[at];
+        if stage.triggers_done {
+            return Ok(());
+        }
+        let triggers: Vec<String> = match &stage.base {
+            Base::Image {
+                found: Some(found), ..
+            } => found.image.config.on_build.clone(),
+            Base::Image { found: None, .. } => return Ok(()),
+            Base::Stage(base) => {
+                let steps = self.stages[*base].steps.iter();
+                steps
+                    .filter_map(|step| match &step.command.instruction {
+                        Instruction::Onbuild(text) => Some(text.clone()),
+                        _ => None,
+                    })
+                    .collect()
+            }
+            Base::Scratch => Vec::new(),
+        };
+        let lines = stage.lines;
+        let mut steps = Vec::new();
+        for trigger in triggers {
+            let command = instruction::parse_trigger(&trigger)
+                .map_err(|error| Error::at(lines, Problem::Parse(error)))?;
+            steps.push(self.step(Command { lines, ..command }, true)?);
+        }
+        let stage = &mut self.stages[at];
+        stage.steps.splice(0..0, steps);
+        stage.triggers_done = true;
+        Ok(())
+    }
+
+    /// Whether some needed step reads the build context.
+    pub(super) fn uses_context(&self) -> bool {
+        self.needed_stages()
+            .into_iter()
+            .flat_map(|at| &self.stages[at].steps)
+            .any(|step| match &step.command.instruction {
+                Instruction::Add(add) => !add.files.sources.is_empty(),
+                Instruction::Copy(copy) => copy.from.is_none() && !copy.files.sources.is_empty(),
+                Instruction::Run(run) => !run.mounts.is_empty(),
+                _ => false,
+            })
+    }
+
+    /// The config a stage's instructions start with, for a stage that does not start from another.
+    pub(super) fn base_image(&self, stage: &Stage) -> ImageConfig {
+        match &stage.base {
+            Base::Image {
+                found: Some(found), ..
+            } => {
+                let mut image = found.image.clone();
+                image.created = None;
+                image.config.on_build.clear();
+                image
+            }
+            _ => image::scratch(&stage.platform),
+        }
+    }
+}
+
+impl Stage {
+    /// How many steps a stage is said to have: its base image, and what does something to files.
+    pub(super) fn total(&self) -> usize {
+        let base = usize::from(matches!(self.base, Base::Image { .. }) && self.in_file);
+        let steps = self.steps.iter().filter(|step| {
+            matches!(
+                step.command.instruction,
+                Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_)
+            )
+        });
+        base + steps.count()
+    }
+}

@@ -1,0 +1,225 @@
+//! What instructions become.
+
+use super::*;
+
+#[test]
+fn a_two_stage_build_shares_what_does_not_depend_on_the_platform() {
+    let dockerfile = "\
+FROM --platform=$BUILDPLATFORM golang:1.22 AS build
+WORKDIR /src
+COPY go.* .
+ARG TARGETARCH
+RUN make $TARGETARCH
+FROM build AS unused
+RUN never
+FROM busybox
+COPY --from=build --chown=app:0 /src/out /bin/out
+CMD [\"/bin/out\"]
+";
+    let host = TestHost::new(dockerfile).file(".dockerignore", "*.md\n!README.md\n");
+    let built = run(build(&host, &request(&[("platform", "linux/arm64,linux/amd64")]))).unwrap();
+    insta::assert_snapshot!(render(&built.targets[0].definition));
+    insta::assert_snapshot!(host.asked().join("\n"));
+    let (arm, amd) = (&built.targets[0].definition, &built.targets[1].definition);
+    let shared = amd.def.iter().filter(|op| arm.def.contains(op)).count();
+    // Context, base of the build stage, WORKDIR and COPY.
+    assert_eq!(shared, 4);
+    assert_eq!(built.sources.len(), 2);
+    let metadata = built.metadata();
+    let platforms = String::from_utf8(metadata["refs.platforms"].clone()).unwrap();
+    assert_eq!(
+        platforms,
+        r#"{"Platforms":[{"ID":"linux/arm64","Platform":{"architecture":"arm64","os":"linux"}},{"ID":"linux/amd64","Platform":{"architecture":"amd64","os":"linux"}}]}"#
+    );
+    assert!(metadata.contains_key("containerimage.config/linux/arm64"));
+    assert!(metadata.contains_key("containerimage.base.config/linux/amd64"));
+}
+
+#[test]
+fn run_sees_the_stage_and_the_request() {
+    let dockerfile = "\
+FROM busybox
+ARG WHO=me
+ENV A=1 B=\"$WHO two\"
+USER app
+WORKDIR work
+SHELL [\"/bin/ash\", \"-ec\"]
+RUN --network=none echo \"$A\" '$B' \\
+  more
+RUN [\"a\", \"b c\"]
+";
+    let attributes = [
+        ("hostname", "box"),
+        ("build-arg:HTTP_PROXY", "http://p"),
+        ("no-cache", ""),
+        ("shm-size", "64"),
+    ];
+    insta::assert_snapshot!(graph(dockerfile, &attributes));
+    insta::assert_snapshot!(history(dockerfile, &attributes).join("\n"));
+}
+
+#[test]
+fn copy_and_add_become_one_action_per_source() {
+    let dockerfile = "\
+FROM scratch
+ARG D=/dst
+COPY a b* $D/
+ADD --chmod=0640 x.tar .
+COPY --chown=1000 --chmod=u+x --exclude=*.md sub/ /sub
+COPY --parents ./a/./b/c *.txt /p/
+COPY <<A <<\"B\" /docs/
+d=$D
+A
+d=$D
+B
+COPY --from=busybox /bin/sh /sh
+";
+    insta::assert_snapshot!(graph(dockerfile, &[]));
+    insta::assert_snapshot!(history(dockerfile, &[]).join("\n"));
+}
+
+#[test]
+fn mounts_and_heredocs_of_run() {
+    let dockerfile = "\
+FROM golang:1.22 AS tools
+FROM busybox
+RUN --mount=type=cache,target=/c,sharing=locked --mount=from=tools,source=/go,target=go --mount=type=secret,id=tok,env=TOK --mount=type=tmpfs,target=/t,size=1k --mount=target=/ctx,source=sub true
+RUN --mount=type=secret,id=x --mount=type=ssh,required true
+RUN <<EOF
+one
+two
+EOF
+RUN <<-EOF
+\t#!/bin/awk -f
+\tBEGIN {}
+EOF
+RUN cat <<A >/x && true
+a
+A
+";
+    insta::assert_snapshot!(graph(dockerfile, &[]));
+}
+
+#[test]
+fn triggers_of_a_base_image_run_first() {
+    let dockerfile = "FROM localhost:5000/trigger\nRUN own\n";
+    insta::assert_snapshot!(graph(dockerfile, &[]));
+    let inherited = "FROM busybox AS base\nONBUILD ENV A=1\nFROM base\nRUN true\n";
+    assert_eq!(
+        history(inherited, &[])[1..],
+        ["ENV A=1", "RUN /bin/sh -c true # buildkit"]
+    );
+    assert_eq!(
+        config("FROM busybox\nONBUILD RUN x\n", &[]).config.on_build,
+        ["RUN x"]
+    );
+}
+
+#[test]
+fn the_config_follows_the_instructions() {
+    let dockerfile = "\
+FROM busybox
+MAINTAINER someone
+LABEL b=2 a=\"x y\"
+EXPOSE 81/udp 80-81
+VOLUME /data [\"/x\"]
+VOLUME [\"/data\", \"/more\"]
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=1m30s --retries=2 CMD curl -f x
+ENTRYPOINT [\"/e\"]
+CMD run \"this\"
+ENV LANG=D
+";
+    let attributes = [("label:c", "3"), ("platform", "linux/arm/v6")];
+    let built = build_with(dockerfile, &attributes);
+    let pretty: serde_json::Value = serde_json::from_slice(&built.targets[0].config).unwrap();
+    insta::assert_snapshot!(serde_json::to_string_pretty(&pretty).unwrap());
+    assert!(!built.multi_platform);
+}
+
+#[test]
+fn an_entrypoint_resets_the_command_of_the_base() {
+    assert_eq!(
+        config("FROM busybox\nENTRYPOINT e", &[]).config.cmd,
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        config("FROM busybox\nCMD c\nENTRYPOINT e", &[]).config.cmd,
+        ["/bin/sh", "-c", "c"]
+    );
+    assert_eq!(
+        config("FROM busybox AS a\nCMD c\nFROM a\nENTRYPOINT e", &[])
+            .config
+            .cmd,
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        config("FROM busybox\nENTRYPOINT []", &[]).config.cmd,
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn arguments_have_scopes() {
+    let env = |dockerfile: &str, attributes: &[(&str, &str)]| {
+        config(dockerfile, attributes).config.env.last().cloned().unwrap()
+    };
+    for (dockerfile, attributes, expected) in [
+        ("ARG A=1\nFROM busybox\nENV B=[$A]", vec![], "B=[]"),
+        ("ARG A=1\nFROM busybox\nARG A\nENV B=[$A]", vec![], "B=[1]"),
+        ("ARG A=1\nFROM busybox\nARG A=2\nENV B=[$A]", vec![], "B=[2]"),
+        (
+            "ARG A=1\nFROM busybox\nARG A=2\nENV B=[$A]",
+            vec![("build-arg:A", "3")],
+            "B=[3]",
+        ),
+        ("FROM busybox\nENV B=[$A]", vec![("build-arg:A", "3")], "B=[]"),
+        (
+            "FROM busybox\nARG A=2\nENV A=4\nENV B=[$A]",
+            vec![("build-arg:A", "3")],
+            "B=[4]",
+        ),
+        (
+            "FROM busybox\nARG TARGETPLATFORM\nENV B=[$TARGETPLATFORM]",
+            vec![("platform", "linux/arm64")],
+            "B=[linux/arm64]",
+        ),
+        ("FROM busybox AS x\nARG A=5\nFROM x\nENV B=[$A]", vec![], "B=[5]"),
+        ("ARG V=1.22\nFROM golang:$V\nENV B=$V", vec![], "B="),
+        (
+            "FROM busybox\nARG TARGETSTAGE\nENV B=$TARGETSTAGE",
+            vec![],
+            "B=default",
+        ),
+    ] {
+        assert_eq!(env(dockerfile, &attributes), expected, "{dockerfile}");
+    }
+}
+
+#[test]
+fn the_escape_directive_and_the_syntax_directive_are_heeded() {
+    let dockerfile = "# syntax=docker/dockerfile:1.7@sha256:ab\n# escape=`\nFROM busybox\nRUN a `\n b\\c\n";
+    assert_eq!(history(dockerfile, &[])[1], "RUN /bin/sh -c a  b\\c # buildkit");
+}
+
+#[test]
+fn a_target_is_found_by_name_and_scratch_has_no_operations() {
+    let dockerfile = "FROM busybox AS One\nRUN one\nFROM scratch AS two\nENV A=b\n";
+    assert!(graph(dockerfile, &[("target", "ONE")]).contains("[one 2/2] RUN one"));
+    let built = build_with(dockerfile, &[]);
+    assert_eq!(built.targets[0].definition, pb::Definition::default());
+    assert_eq!(built.sources, []);
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(config(dockerfile, &[]).config.env, [path, "A=b"]);
+}
+
+#[test]
+fn the_ignore_file_of_the_dockerfile_goes_first() {
+    let host = TestHost::new("FROM scratch\nCOPY . /\n")
+        .file("Dockerfile.dockerignore", "own\n")
+        .file(".dockerignore", "common\n");
+    let built = run(build(&host, &request(&[]))).unwrap();
+    let text = render(&built.targets[0].definition);
+    assert!(text.contains(r#"local.excludepatterns=["own"]"#), "{text}");
+    assert!(!text.contains("followpaths"), "{text}");
+}

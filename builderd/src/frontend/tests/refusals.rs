@@ -1,0 +1,192 @@
+//! What cannot be built says so, with its lines.
+
+use super::*;
+
+fn refuse(dockerfile: &str, attributes: &[(&str, &str)]) -> (String, Vec<u32>) {
+    let error = run(build(&TestHost::new(dockerfile), &request(attributes))).unwrap_err();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    let lines = error
+        .location
+        .map(|location| location.lines.iter().map(|lines| lines.first).collect());
+    (text, lines.unwrap_or_default())
+}
+
+#[test]
+fn errors_name_their_lines() {
+    for (dockerfile, expected, lines) in [
+        (
+            "FROM busybox\nFOO x",
+            "dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)",
+            vec![2],
+        ),
+        (
+            "FROM nosuch",
+            "nosuch: docker.io/library/nosuch:latest: not found",
+            vec![1],
+        ),
+        (
+            "FROM busybox\nCOPY --from=nosuch a b",
+            "nosuch: docker.io/library/nosuch:latest: not found",
+            vec![2],
+        ),
+        ("FROM $NOPE", "base name ($NOPE) should not be blank", vec![1]),
+        (
+            "FROM Bad",
+            "failed to parse stage name \"Bad\": invalid reference format: repository name (Bad) must be lowercase",
+            vec![1],
+        ),
+        (
+            "FROM --platform=$NOPE busybox",
+            "empty platform value from expression $NOPE",
+            vec![1],
+        ),
+        (
+            "FROM --platform=vax busybox",
+            "failed to parse platform vax: platform \"vax\" is neither a known operating system nor a known architecture: write it as os/architecture, like linux/arm64",
+            vec![1],
+        ),
+        (
+            "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nCOPY --from=a x y",
+            "circular dependency detected on stage: a",
+            vec![2, 4],
+        ),
+        (
+            "FROM busybox AS a\nCOPY --from=a x y",
+            "circular dependency detected on stage: a",
+            vec![2],
+        ),
+        (
+            "FROM busybox AS a\nCOPY --from=9 x y",
+            "invalid stage index 9",
+            vec![2],
+        ),
+        (
+            "FROM busybox\n\nRUN --mount=type=bind,target=/ x",
+            "invalid mount target \"/\"",
+            vec![3],
+        ),
+        (
+            "FROM busybox\nRUN --mount=tpye=bind x",
+            "unexpected key 'tpye' in 'tpye=bind' (did you mean type?)",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nRUN --security=insecure x",
+            "RUN --security=insecure is not supported by this builder; steps run in a sandbox with Docker's default rights",
+            vec![2],
+        ),
+        ("FROM busybox\nRUN []", "arguments are required", vec![2]),
+        (
+            "FROM busybox\nEXPOSE 99999",
+            "invalid port: \"99999\": invalid containerPort",
+            vec![2],
+        ),
+        ("FROM busybox\nSTOPSIGNAL x", "invalid signal: x", vec![2]),
+        (
+            "FROM busybox\nCOPY --chmod=9 a b",
+            "invalid chmod parameter: '9'. it should be octal string and between 0 and 07777",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nADD https://x/y /z",
+            "ADD of the remote source https://x/y is not supported by this builder; fetch it in a RUN step, or put it into the build context",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nCOPY https://x/y /z",
+            "source can't be a URL for COPY",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nENV A=${B:?missing}",
+            "failed to process \"${B:?missing}\": B: missing",
+            vec![2],
+        ),
+        (
+            "# syntax=other/frontend:1\nFROM busybox",
+            "the frontend image other/frontend:1 is not supported by this builder; leave the syntax out or use docker/dockerfile",
+            vec![1],
+        ),
+        ("", "the Dockerfile cannot be empty", vec![]),
+    ] {
+        assert_eq!(
+            refuse(dockerfile, &[]),
+            (expected.to_owned(), lines),
+            "{dockerfile}"
+        );
+    }
+}
+
+#[test]
+fn a_stage_that_comes_later_cannot_be_copied_from() {
+    let (text, lines) = refuse(
+        "FROM busybox AS a\nCOPY --from=b x y\nFROM busybox AS b\nFROM a",
+        &[],
+    );
+    assert_eq!(
+        text,
+        "cannot copy from stage \"b\", it needs to be defined before current stage \"a\""
+    );
+    assert_eq!(lines, [2]);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    for (attributes, expected) in [
+        (
+            vec![("target", "finl")],
+            "target stage \"finl\" could not be found (did you mean final?)",
+        ),
+        (vec![("target", "x")], "target stage \"x\" could not be found"),
+        (
+            vec![("platform", "linux/arm64,vax")],
+            "failed to parse target platform vax: platform \"vax\" is neither a known operating system nor a known architecture: write it as os/architecture, like linux/arm64",
+        ),
+        (
+            vec![
+                ("platform", "linux/arm64,linux/amd64"),
+                ("multi-platform", "false"),
+            ],
+            "conflicting config: returning multiple target platforms is not allowed",
+        ),
+        (
+            vec![("filename", "other")],
+            "failed to read dockerfile: open other: no such file or directory",
+        ),
+        (
+            vec![("add-hosts", "x")],
+            "invalid value \"x\" for add-hosts: host=ip",
+        ),
+        (
+            vec![("shm-size", "1g")],
+            "invalid value \"1g\" for shm-size: a number",
+        ),
+        (
+            vec![("context:x", "local:x")],
+            "the named context context:x=local:x is not supported by this builder; use a stage or an image instead",
+        ),
+    ] {
+        assert_eq!(refuse("FROM busybox AS final", &attributes).0, expected);
+    }
+}
+
+#[test]
+fn the_excerpt_carries_the_file_and_both_ends_of_each_line() {
+    let error = run(build(
+        &TestHost::new("FROM busybox\nRUN a \\\n b\nCOPY https://x/y /z"),
+        &request(&[]),
+    ))
+    .unwrap_err();
+    let detail = error.detail().unwrap();
+    assert_eq!(
+        (detail.info.filename.as_str(), detail.info.language.as_str()),
+        ("Dockerfile", "Dockerfile")
+    );
+    assert_eq!(&detail.info.data[..12], b"FROM busybox");
+    assert_eq!((detail.ranges[0].start.line, detail.ranges[0].end.line), (4, 4));
+}

@@ -1,0 +1,306 @@
+//! Making graphs: operations by value, encoded into a definition when all of them are known.
+//!
+//! Encoding is deterministic (prost writes fields in number order, maps are sorted), so equal operations of different
+//! builds and platforms have equal bytes, and with them equal digests. An operation may be changed until
+//! [`Builder::definition`] is called: the build context learns which files it has to carry only at the very end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use proto::pb;
+
+use super::digest_of;
+
+/// One output of an operation in a [`Builder`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Output {
+    operation: usize,
+    index: i64,
+}
+
+/// What is said about an operation besides what it does.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// Shown in progress displays.
+    pub name: String,
+    /// The instruction it comes from, if that is not its name.
+    pub command: Option<String>,
+    /// First and last line in the source text.
+    pub lines: Option<(u32, u32)>,
+    pub ignore_cache: bool,
+    pub resources: Option<pb::LinuxResources>,
+}
+
+/// An operation whose inputs are outputs of the same builder.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub kind: pb::op::Op,
+    pub inputs: Vec<Output>,
+    /// Only for operations that mean different things on different platforms.
+    pub platform: Option<pb::Platform>,
+    pub note: Note,
+}
+
+#[derive(Debug)]
+enum Node {
+    Built(Box<Operation>),
+    /// Part of a definition that came from outside: its bytes are its identity and stay as they are.
+    Foreign {
+        bytes: Bytes,
+        inputs: Vec<usize>,
+        metadata: pb::OpMetadata,
+    },
+}
+
+#[derive(Debug, Default)]
+pub struct Builder {
+    nodes: Vec<Node>,
+}
+
+impl Builder {
+    /// Adds an operation and returns its first output.
+    pub fn add(&mut self, operation: Operation) -> Output {
+        self.nodes.push(Node::Built(Box::new(operation)));
+        Output {
+            operation: self.nodes.len() - 1,
+            index: 0,
+        }
+    }
+
+    /// Another output of the operation that `output` belongs to.
+    pub fn output(&self, output: Output, index: i64) -> Output {
+        Output { index, ..output }
+    }
+
+    /// The operation behind `output`, to be completed.
+    pub fn operation_mut(&mut self, output: Output) -> Option<&mut Operation> {
+        match self.nodes.get_mut(output.operation) {
+            Some(Node::Built(operation)) => Some(operation),
+            _ => None,
+        }
+    }
+
+    /// Takes in a definition from outside and returns its output; `None` for an empty one, which is scratch, and for
+    /// one that refers to what it does not hold.
+    pub fn import(&mut self, definition: &pb::Definition) -> Option<Output> {
+        let (terminal, operations) = definition.def.split_last()?;
+        let mut known: HashMap<String, usize> = HashMap::new();
+        for bytes in operations {
+            let digest = digest_of(bytes);
+            let op = pb::Op::decode(&bytes[..]).ok()?;
+            let inputs = op
+                .inputs
+                .iter()
+                .map(|input| known.get(&input.digest).copied())
+                .collect::<Option<_>>()?;
+            let metadata = definition.metadata.get(&digest).cloned().unwrap_or_default();
+            self.nodes.push(Node::Foreign {
+                bytes: bytes.clone(),
+                inputs,
+                metadata,
+            });
+            known.insert(digest, self.nodes.len() - 1);
+        }
+        let terminal = pb::Op::decode(&terminal[..]).ok()?;
+        let head = terminal.inputs.first()?;
+        Some(Output {
+            operation: *known.get(&head.digest)?,
+            index: head.index,
+        })
+    }
+
+    /// The definition whose output is `head`, holding what it needs and nothing else. Without a head: scratch.
+    pub fn definition(&self, head: Option<Output>, source: Option<&Arc<pb::SourceInfo>>) -> pb::Definition {
+        let Some(head) = head else {
+            return pb::Definition::default();
+        };
+        let needed = self.needed(head);
+        let mut definition = pb::Definition::default();
+        let mut locations: BTreeMap<String, pb::Locations> = BTreeMap::new();
+        let mut digests: Vec<String> = vec![String::new(); self.nodes.len()];
+        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| needed[*at]) {
+            let (bytes, metadata) = match node {
+                Node::Foreign { bytes, metadata, .. } => (bytes.clone(), metadata.clone()),
+                Node::Built(operation) => (encode(operation, &digests), metadata(&operation.note)),
+            };
+            let digest = digest_of(&bytes);
+            if let Node::Built(operation) = node
+                && let Some(lines) = operation.note.lines
+            {
+                add_location(locations.entry(digest.clone()).or_default(), lines);
+            }
+            // Equal instructions on equal inputs are one operation; the first one names it.
+            if definition.metadata.insert(digest.clone(), metadata).is_none() {
+                definition.def.push(bytes);
+            }
+            digests[at] = digest;
+        }
+        let marker = pb::Op {
+            inputs: vec![input(head, &digests)],
+            ..pb::Op::default()
+        };
+        definition.def.push(marker.encode_to_vec().into());
+        definition.source = source.filter(|_| !locations.is_empty()).map(|info| pb::Source {
+            locations,
+            infos: vec![pb::SourceInfo::clone(info)],
+        });
+        definition
+    }
+
+    fn needed(&self, head: Output) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        let mut open = vec![head.operation];
+        while let Some(at) = open.pop() {
+            if std::mem::replace(&mut needed[at], true) {
+                continue;
+            }
+            match &self.nodes[at] {
+                Node::Built(operation) => open.extend(operation.inputs.iter().map(|input| input.operation)),
+                Node::Foreign { inputs, .. } => open.extend(inputs),
+            }
+        }
+        needed
+    }
+}
+
+fn encode(operation: &Operation, digests: &[String]) -> Bytes {
+    let op = pb::Op {
+        inputs: operation
+            .inputs
+            .iter()
+            .map(|output| input(*output, digests))
+            .collect(),
+        op: Some(operation.kind.clone()),
+        platform: operation.platform.clone(),
+        // Other producers always write it, so it is part of the bytes.
+        constraints: Some(pb::WorkerConstraints::default()),
+    };
+    op.encode_to_vec().into()
+}
+
+fn input(output: Output, digests: &[String]) -> pb::Input {
+    pb::Input {
+        digest: digests[output.operation].clone(),
+        index: output.index,
+    }
+}
+
+fn metadata(note: &Note) -> pb::OpMetadata {
+    let mut description = BTreeMap::new();
+    if !note.name.is_empty() {
+        description.insert("llb.customname".to_owned(), note.name.clone());
+    }
+    if let Some(command) = &note.command {
+        description.insert("com.docker.dockerfile.v1.command".to_owned(), command.clone());
+    }
+    pb::OpMetadata {
+        ignore_cache: note.ignore_cache,
+        description,
+        linux_resources: note.resources.clone(),
+        ..pb::OpMetadata::default()
+    }
+}
+
+fn add_location(locations: &mut pb::Locations, (first, last): (u32, u32)) {
+    // One range per line, as other producers write it.
+    let position = |line: u32| {
+        Some(pb::Position {
+            line: i32::try_from(line).unwrap_or(i32::MAX),
+            character: 0,
+        })
+    };
+    let ranges = (first..=last)
+        .map(|line| pb::Range {
+            start: position(line),
+            end: position(line),
+        })
+        .collect();
+    locations.locations.push(pb::Location {
+        source_index: 0,
+        ranges,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str) -> Operation {
+        Operation {
+            kind: pb::op::Op::Source(pb::SourceOp {
+                identifier: name.to_owned(),
+                ..pb::SourceOp::default()
+            }),
+            inputs: Vec::new(),
+            platform: None,
+            note: Note {
+                name: name.to_owned(),
+                lines: Some((2, 3)),
+                ..Note::default()
+            },
+        }
+    }
+
+    fn merge(inputs: Vec<Output>) -> Operation {
+        Operation {
+            kind: pb::op::Op::Merge(pb::MergeOp::default()),
+            inputs,
+            ..source("merge")
+        }
+    }
+
+    #[test]
+    fn only_what_the_head_needs_is_written_and_equal_operations_once() {
+        let mut builder = Builder::default();
+        let first = builder.add(source("a"));
+        builder.add(source("unused"));
+        let second = builder.add(source("a"));
+        let head = builder.add(merge(vec![first, second]));
+        let info = Arc::new(pb::SourceInfo {
+            filename: "Dockerfile".to_owned(),
+            ..pb::SourceInfo::default()
+        });
+        let definition = builder.definition(Some(head), Some(&info));
+        assert_eq!(definition.def.len(), 3);
+        let merged = pb::Op::decode(&definition.def[1][..]).unwrap();
+        assert_eq!(merged.inputs[0], merged.inputs[1]);
+        assert_eq!(merged.inputs[0].digest, digest_of(&definition.def[0]));
+        let marker = pb::Op::decode(&definition.def[2][..]).unwrap();
+        assert_eq!(
+            (marker.inputs[0].digest.clone(), marker.op),
+            (digest_of(&definition.def[1]), None)
+        );
+        let locations = &definition.source.unwrap().locations[&merged.inputs[0].digest];
+        assert_eq!(locations.locations[0].ranges.len(), 2);
+    }
+
+    #[test]
+    fn an_operation_can_be_completed_late() {
+        let mut builder = Builder::default();
+        let late = builder.add(source("a"));
+        let head = builder.add(merge(vec![late]));
+        let before = builder.definition(Some(head), None);
+        if let Some(pb::op::Op::Source(op)) = builder.operation_mut(late).map(|operation| &mut operation.kind)
+        {
+            op.attrs.insert("x".to_owned(), "y".to_owned());
+        }
+        let after = builder.definition(Some(head), None);
+        assert_ne!(before.def, after.def);
+        assert_eq!(after.def, builder.definition(Some(head), None).def);
+    }
+
+    #[test]
+    fn a_definition_from_outside_keeps_its_bytes() {
+        let mut outside = Builder::default();
+        let first = outside.add(source("a"));
+        let head = outside.add(merge(vec![first]));
+        let definition = outside.definition(Some(head), None);
+        let mut builder = Builder::default();
+        let imported = builder.import(&definition).unwrap();
+        let again = builder.definition(Some(imported), None);
+        assert_eq!((again.def, again.metadata), (definition.def, definition.metadata));
+        assert_eq!(builder.import(&pb::Definition::default()), None);
+    }
+}
