@@ -23,7 +23,7 @@ pub(super) enum Base {
         /// As written, variables replaced.
         written: String,
         reference: Reference,
-        found: Option<FoundImage>,
+        found: Option<Box<FoundImage>>,
     },
 }
 
@@ -382,7 +382,7 @@ impl Plan {
                 config: resolved.config.clone(),
             };
             if let Base::Image { found, .. } = &mut self.stages[at].base {
-                *found = Some(settled);
+                *found = Some(Box::new(settled));
             }
         }
         for at in self.needed_stages() {
