@@ -88,7 +88,10 @@ impl Graph {
     /// The platform of every vertex that runs a process.
     pub fn step_platforms(&self) -> impl Iterator<Item = Option<&pb::Platform>> {
         let is_step = |vertex: &&Arc<Vertex>| matches!(vertex.op.op, Some(pb::op::Op::Exec(_)));
-        self.vertices.iter().filter(is_step).map(|vertex| vertex.op.platform.as_ref())
+        self.vertices
+            .iter()
+            .filter(is_step)
+            .map(|vertex| vertex.op.platform.as_ref())
     }
 
     /// Adds a definition; what the graph already has is shared. Returns the definition's output, `None` for an empty

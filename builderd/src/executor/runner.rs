@@ -228,9 +228,11 @@ impl Runner {
                     .write_all(&protocol::encode_output(id, stream, &chunk[..count]))?;
             }
         }
-        if let Some(step) = self.steps.remove(&id) {
+        if let Some(mut step) = self.steps.remove(&id) {
+            let mounts = step.take_mounts();
             let result = step.finish();
             self.send(&Reply::Exit { id, result })?;
+            drop(mounts);
         }
         Ok(())
     }

@@ -43,6 +43,9 @@ pub(super) struct Running {
     pub(super) stderr: Option<OwnedFd>,
     report: OwnedFd,
     upper: Option<PathBuf>,
+    /// Keeps the step's mounts until its end was told: taking them down takes the kernel half a millisecond that
+    /// nobody needs to wait for. Absent before Linux 6.11.
+    mounts: Option<OwnedFd>,
 }
 
 impl Running {
@@ -51,6 +54,11 @@ impl Running {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         }
+    }
+
+    /// Lets go of the step's mounts once its end was told.
+    pub(super) fn take_mounts(&mut self) -> Option<OwnedFd> {
+        self.mounts.take()
     }
 
     /// Collects how it ended and removes the mount points that it left.
@@ -94,12 +102,14 @@ pub(super) fn start(housing: &Housing, step: &Step) -> Result<Running, SetupErro
     match sys::clone_into(namespaces).doing(|| "making namespaces".into())? {
         Some(process) => {
             let upper = step.root.writable.as_ref().map(|writable| writable.upper.clone());
+            let mounts = sys::mount_namespace_of(process.as_fd());
             Ok(Running {
                 process,
                 stdout: Some(stdout),
                 stderr: Some(stderr),
                 report,
                 upper,
+                mounts,
             })
         }
         None => {

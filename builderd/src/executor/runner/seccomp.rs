@@ -209,8 +209,14 @@ fn bisect(ranges: &[(u32, Verdict)], program: &mut Vec<sock_filter>) {
             let (low, high) = ranges.split_at(ranges.len() / 2);
             let mut below = Vec::new();
             bisect(low, &mut below);
-            program.push(jump(libc::BPF_JGE, high[0].0, 0, 1));
-            program.push(skip(u32::try_from(below.len()).unwrap_or(u32::MAX)));
+            // The kernel translates the program for every step, so it is kept short where a short jump will do.
+            match u8::try_from(below.len()) {
+                Ok(near) => program.push(jump(libc::BPF_JGE, high[0].0, near, 0)),
+                Err(_) => {
+                    program.push(jump(libc::BPF_JGE, high[0].0, 0, 1));
+                    program.push(skip(u32::try_from(below.len()).unwrap_or(u32::MAX)));
+                }
+            }
             program.extend(below);
             bisect(high, program);
         }

@@ -56,6 +56,16 @@ pub(super) fn clone_into(namespaces: libc::c_int) -> io::Result<Option<OwnedFd>>
     }
 }
 
+/// The mount namespace of a child, if this kernel hands it out.
+pub(super) fn mount_namespace_of(process: BorrowedFd<'_>) -> Option<OwnedFd> {
+    /// `_IO(PIDFS_IOCTL_MAGIC, 3)`
+    const PIDFD_GET_MNT_NAMESPACE: u32 = 0xFF03;
+    // SAFETY: this request has no argument; others than pidfs refuse it.
+    let namespace = unsafe { libc::ioctl(process.as_raw_fd(), PIDFD_GET_MNT_NAMESPACE as _, 0) };
+    // SAFETY: a descriptor that is not negative was just opened for us.
+    (namespace >= 0).then(|| unsafe { OwnedFd::from_raw_fd(namespace) })
+}
+
 /// Continues in a child that is PID 1 of a new PID namespace; the caller itself only waits for it.
 pub(super) fn enter_pid_namespace() -> io::Result<Side> {
     match clone_into(libc::CLONE_NEWPID)? {

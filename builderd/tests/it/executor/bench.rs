@@ -14,12 +14,16 @@ async fn cost(choice: Choice) -> Option<Duration> {
         return None;
     }
     let bench = Bench::new(choice);
-    let files = bench.file_system();
-    let step = Step::new(files, ["/bin/true"]);
-    assert_eq!(bench.run(step.clone()).await.code(), 0);
-    let start = Instant::now();
-    for _ in 0..STEPS {
-        assert_eq!(bench.run(step.clone()).await.code(), 0);
+    let steps: Vec<Step> = (0..=STEPS)
+        .map(|_| Step::new(bench.file_system(), ["/bin/true"]))
+        .collect();
+    let mut start = Instant::now();
+    for (number, step) in steps.into_iter().enumerate() {
+        assert_eq!(bench.run(step).await.code(), 0);
+        if number == 0 {
+            // The first one also started the sandbox.
+            start = Instant::now();
+        }
     }
     Some(start.elapsed() / STEPS)
 }
