@@ -3,6 +3,17 @@
 //!
 //! Nothing here uses the product's own image and registry code: what is expected is worked out independently.
 
+#![expect(clippy::panic, reason = "what goes wrong here fails the test that asked for it")]
+
 pub mod busybox;
+pub mod daemon;
 pub mod distribution;
+pub mod faults;
+pub mod needs;
 pub mod plain_http;
+pub mod process;
+pub mod programs;
+pub mod registry;
+pub mod unpacked;
+pub mod waiting;
+pub mod world;
