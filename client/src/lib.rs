@@ -1,1 +1,22 @@
-//! client
+//! `trimaran`: the command line for builders that speak BuildKit's API.
+//!
+//! [`cli`] parses arguments, [`commands`] does the work of each command. Builders are stored by [`builders`], found by
+//! [`instance`], and run by [`drivers`]; [`progress`] shows what a daemon does. Errors come together in [`error`].
+
+mod build;
+pub mod builders;
+pub mod cli;
+pub mod commands;
+mod csv;
+mod daemon;
+mod docker;
+pub mod drivers;
+pub mod error;
+mod imagetools;
+mod instance;
+mod output;
+mod platforms;
+pub mod progress;
+pub mod settings;
+mod size;
+mod table;

@@ -1,0 +1,223 @@
+//! The context and the Dockerfile: what the positional argument and `--file` mean. Everything that can be checked here
+//! is checked before a daemon is contacted.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+
+/// The attributes that describe them, and the folders that the session offers.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    pub attributes: BTreeMap<String, String>,
+    pub folders: BTreeMap<String, PathBuf>,
+    /// The Dockerfile's path as the user knows it; the daemon knows only its name.
+    pub dockerfile: Option<PathBuf>,
+    /// Keeps a Dockerfile that came from standard input.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+pub fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::Result<Inputs> {
+    let mut inputs = Inputs::default();
+    if context == "-" {
+        bail!("a context from standard input is not supported: unpack it, and name the folder");
+    }
+    if is_remote(context) {
+        inputs.attributes.insert("context".to_owned(), context.to_owned());
+        match file {
+            Some("-") => from_standard_input(&mut inputs)?,
+            Some(file) => {
+                inputs.attributes.insert("filename".to_owned(), file.to_owned());
+            }
+            None => {}
+        }
+        if inputs.folders.contains_key("dockerfile") {
+            inputs
+                .attributes
+                .insert("dockerfilekey".to_owned(), "dockerfile".to_owned());
+        }
+    } else {
+        let folder = Path::new(context);
+        let metadata = std::fs::metadata(folder)
+            .with_context(|| format!("unable to prepare context: path \"{context}\" not found"))?;
+        ensure!(
+            metadata.is_dir(),
+            "unable to prepare context: path \"{context}\" must be a directory"
+        );
+        inputs.folders.insert("context".to_owned(), folder.to_owned());
+        match file {
+            Some("-") => from_standard_input(&mut inputs)?,
+            file => from_file(&mut inputs, folder, file)?,
+        }
+    }
+    for value in named {
+        let (name, target) = value
+            .split_once('=')
+            .with_context(|| format!("invalid context value: {value}, expected key=value"))?;
+        named_context(&mut inputs, name, target)?;
+    }
+    Ok(inputs)
+}
+
+fn from_file(inputs: &mut Inputs, context: &Path, file: Option<&str>) -> anyhow::Result<()> {
+    let mut path = file.map_or_else(|| context.join("Dockerfile"), PathBuf::from);
+    if !path.exists() && path.file_name().is_some_and(|name| name == "Dockerfile") {
+        let lower = path.with_file_name("dockerfile");
+        if lower.exists() {
+            path = lower;
+        }
+    }
+    ensure!(
+        !path.is_dir(),
+        "failed to read dockerfile: {} is a directory",
+        path.display()
+    );
+    std::fs::File::open(&path)
+        .with_context(|| format!("failed to read dockerfile: open {}", path.display()))?;
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("the name of the Dockerfile is no text")?;
+    inputs.attributes.insert("filename".to_owned(), name.to_owned());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    inputs.folders.insert("dockerfile".to_owned(), folder.to_owned());
+    inputs.dockerfile = Some(path);
+    Ok(())
+}
+
+fn from_standard_input(inputs: &mut Inputs) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut text)
+        .context("reading the Dockerfile from standard input")?;
+    let scratch = tempfile::tempdir().context("making a folder for the Dockerfile")?;
+    std::fs::write(scratch.path().join("Dockerfile"), text).context("writing the Dockerfile")?;
+    inputs
+        .attributes
+        .insert("filename".to_owned(), "Dockerfile".to_owned());
+    inputs
+        .folders
+        .insert("dockerfile".to_owned(), scratch.path().to_owned());
+    inputs._scratch = Some(scratch);
+    Ok(())
+}
+
+fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Result<()> {
+    ensure!(
+        !name.is_empty(),
+        "invalid context value: ={target}, expected key=value"
+    );
+    // Names of images are compared without the tag that is meant anyway.
+    let name = name.strip_suffix(":latest").unwrap_or(name);
+    let key = format!("context:{name}");
+    if target.starts_with("oci-layout://") {
+        bail!(
+            "build context {name}={target}: oci-layout is not supported, push it to a registry and use docker-image://"
+        );
+    }
+    if is_remote(target) || target.starts_with("docker-image://") {
+        inputs.attributes.insert(key, target.to_owned());
+        return Ok(());
+    }
+    let folder = Path::new(target);
+    ensure!(
+        folder.is_dir(),
+        "failed to get build context {name}: {target} is not a directory"
+    );
+    // These two names are taken by the main context.
+    let local = if matches!(name, "context" | "dockerfile") {
+        format!("_{name}")
+    } else {
+        name.to_owned()
+    };
+    inputs.attributes.insert(key, format!("local:{local}"));
+    inputs.folders.insert(local, folder.to_owned());
+    Ok(())
+}
+
+/// A Git repository or an archive that the daemon fetches by itself.
+fn is_remote(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "FROM scratch\n").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn the_dockerfile_is_in_the_context_or_where_the_flag_says() {
+        let root = folder(&["Dockerfile", "sub/Other"]);
+        let context = root.path().to_str().unwrap();
+        let inputs = resolve(context, None, &[]).unwrap();
+        assert_eq!(inputs.attributes["filename"], "Dockerfile");
+        assert_eq!(inputs.folders["dockerfile"], root.path());
+        let other = format!("{context}/sub/Other");
+        let inputs = resolve(context, Some(&other), &[]).unwrap();
+        assert_eq!(inputs.attributes["filename"], "Other");
+        assert_eq!(inputs.folders["dockerfile"], root.path().join("sub"));
+        let lower = folder(&["dockerfile"]);
+        let inputs = resolve(lower.path().to_str().unwrap(), None, &[]).unwrap();
+        assert_eq!(inputs.attributes["filename"], "dockerfile");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let root = folder(&["file"]);
+        let context = root.path().to_str().unwrap();
+        let file = format!("{context}/file");
+        for (context, file, part) in [
+            ("/nowhere/x", None, "path \"/nowhere/x\" not found"),
+            (file.as_str(), None, "must be a directory"),
+            (context, None, "failed to read dockerfile: open"),
+            (context, Some("/nowhere/D"), "open /nowhere/D"),
+            ("-", None, "standard input is not supported"),
+        ] {
+            let error = resolve(context, file, &[]).unwrap_err();
+            assert!(format!("{error:#}").contains(part), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn named_contexts_are_folders_or_addresses() {
+        let root = folder(&["Dockerfile", "sub/x"]);
+        let context = root.path().to_str().unwrap();
+        let named = [
+            format!("lib={context}/sub"),
+            "base:latest=docker-image://alpine".to_owned(),
+        ];
+        let inputs = resolve(context, None, &named).unwrap();
+        assert_eq!(inputs.attributes["context:lib"], "local:lib");
+        assert_eq!(inputs.folders["lib"], root.path().join("sub"));
+        assert_eq!(inputs.attributes["context:base"], "docker-image://alpine");
+        for wrong in ["lib", "lib=/nowhere/x", "lib=oci-layout://x"] {
+            assert!(resolve(context, None, &[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_remote_context_is_left_to_the_daemon() {
+        let inputs = resolve("https://github.com/a/b.git#main:sub", Some("x/Dockerfile"), &[]).unwrap();
+        assert_eq!(
+            inputs.attributes["context"],
+            "https://github.com/a/b.git#main:sub"
+        );
+        assert_eq!(inputs.attributes["filename"], "x/Dockerfile");
+        assert!(inputs.folders.is_empty());
+    }
+}

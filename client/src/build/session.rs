@@ -1,0 +1,170 @@
+//! What the daemon may ask of the client during a build: files, credentials, secrets, and room for results.
+//!
+//! The services run on a second HTTP/2 connection inside the `Control/Session` call. They read only what the build's
+//! flags named: a folder, a secret, an output. Their tasks belong to the session and end with it.
+
+mod auth;
+mod files;
+mod follow;
+mod receive;
+mod secrets;
+mod send;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use proto::control::BytesMessage;
+use proto::filesync::auth_server::AuthServer;
+use proto::filesync::file_send_server::FileSendServer;
+use proto::filesync::file_sync_server::FileSyncServer;
+use proto::secrets::secrets_server::SecretsServer;
+use proto::tunnel::{self, Tunnel};
+use registry::docker_config::DockerConfig;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use super::outputs::Destination;
+use super::values::SecretSource;
+use crate::daemon;
+use crate::settings::Settings;
+
+const METHODS: [&str; 6] = [
+    "/grpc.health.v1.Health/Check",
+    "/moby.filesync.v1.Auth/Credentials",
+    "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.filesync.v1.FileSync/DiffCopy",
+    "/moby.filesync.v1.FileSync/TarStream",
+    "/moby.filesync.v1.FileSend/DiffCopy",
+];
+
+/// Everything that a session has to offer.
+#[derive(Debug)]
+pub struct Offer {
+    pub folders: BTreeMap<String, PathBuf>,
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// By the number of the export.
+    pub destinations: Vec<Destination>,
+    pub credentials: DockerConfig,
+    /// Tells apart the folders of this client from equally named ones of others.
+    pub shared_key: String,
+    pub settings: Settings,
+}
+
+/// Tasks of the services; they end with the session.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    token: CancellationToken,
+}
+
+impl Tasks {
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let token = self.token.clone();
+        self.tracker.spawn(async move {
+            token.run_until_cancelled(work).await;
+        });
+    }
+}
+
+/// Serves a session until `stop` resolves or the daemon ends it.
+pub async fn serve(
+    channel: Channel,
+    id: &str,
+    offer: Offer,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), Status> {
+    let tasks = Tasks::default();
+    let guard = tasks.token.clone().drop_guard();
+    let metadata = (
+        id.to_owned(),
+        offer.shared_key.clone(),
+        !offer.destinations.is_empty(),
+    );
+    let routes = routes(offer, &tasks).await;
+
+    // The tunnel has both directions, the call has first one, then the other: its stream of requests is handed over
+    // once the tunnel is there.
+    let (hand_over, handed_over) = oneshot::channel();
+    let incoming = async move {
+        let outgoing: tokio_stream::wrappers::ReceiverStream<bytes::Bytes> = handed_over
+            .await
+            .map_err(|_| Status::aborted("the session has ended"))?;
+        let mut request = Request::new(outgoing.map(|data| BytesMessage { data }));
+        let (id, shared_key, receives) = metadata;
+        describe(&mut request, &id, &shared_key, receives)?;
+        let response = daemon::control(channel).session(request).await?;
+        Ok::<_, Status>(response.into_inner().map_ok(|message| message.data))
+    }
+    .try_flatten_stream();
+    let (tunnel, outgoing) = Tunnel::new(incoming);
+    if hand_over.send(outgoing).is_err() {
+        return Err(Status::aborted("the session has ended"));
+    }
+    let served = tunnel::serve(tunnel, routes, stop).await;
+    drop(guard);
+    tasks.tracker.close();
+    tasks.tracker.wait().await;
+    served.map_err(|error| Status::unavailable(crate::error::chain(&error)))
+}
+
+fn describe<T>(request: &mut Request<T>, id: &str, shared_key: &str, receives: bool) -> Result<(), Status> {
+    let value = |text: &str| {
+        AsciiMetadataValue::try_from(text)
+            .map_err(|_| Status::invalid_argument(format!("{text:?} is no header value")))
+    };
+    let metadata = request.metadata_mut();
+    metadata.insert("x-docker-expose-session-uuid", value(id)?);
+    metadata.insert("x-docker-expose-session-name", value("")?);
+    metadata.insert("x-docker-expose-session-sharedkey", value(shared_key)?);
+    for method in METHODS
+        .iter()
+        .filter(|method| receives || !method.contains("FileSend"))
+    {
+        metadata.append(
+            "x-docker-expose-session-grpc-method",
+            AsciiMetadataValue::from_static(method),
+        );
+    }
+    Ok(())
+}
+
+async fn routes(offer: Offer, tasks: &Tasks) -> Routes {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_service_status("", tonic_health::ServingStatus::Serving)
+        .await;
+    let files = files::Files {
+        folders: Arc::new(offer.folders),
+        tasks: tasks.clone(),
+    };
+    let auth = auth::Auth {
+        config: Arc::new(offer.credentials),
+    };
+    let secrets = secrets::Secrets {
+        sources: offer.secrets,
+        settings: offer.settings.clone(),
+    };
+    let send = send::Results {
+        destinations: Arc::new(offer.destinations),
+        settings: offer.settings,
+        tasks: tasks.clone(),
+    };
+    Routes::new(health)
+        .add_service(limits(FileSyncServer::new(files)))
+        .add_service(AuthServer::new(auth))
+        .add_service(SecretsServer::new(secrets))
+        .add_service(FileSendServer::new(send).max_decoding_message_size(tunnel::MAX_MESSAGE))
+}
+
+fn limits(server: FileSyncServer<files::Files>) -> FileSyncServer<files::Files> {
+    server
+        .max_decoding_message_size(tunnel::MAX_MESSAGE)
+        .max_encoding_message_size(tunnel::MAX_MESSAGE)
+}

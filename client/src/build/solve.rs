@@ -1,0 +1,134 @@
+//! Runs a build: the session, the status stream and the `Solve` call side by side, and the way out on Ctrl-C.
+//!
+//! The daemon is told of an interruption by the end of the `Solve` call. We then wait for the status stream to end, so
+//! that the display shows what was cancelled; a second Ctrl-C does not wait.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto::control::{SolveRequest, StatusRequest};
+use rand::Rng as _;
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::session::{self, Offer};
+use crate::daemon;
+use crate::error::{BuildFailed, Interrupted};
+use crate::progress;
+
+/// How long the status stream may be silent after the build is over.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the session may take to come to its end.
+const SESSION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the exporters answered.
+pub type Response = BTreeMap<String, String>;
+
+/// An identifier as BuildKit's clients make them: 25 digits to the base 36.
+pub fn new_id() -> String {
+    let mut random = rand::rng();
+    (0..25)
+        .map(|_| char::from_digit(random.random_range(0..36), 36).unwrap_or('0'))
+        .collect()
+}
+
+pub async fn run(
+    channel: Channel,
+    request: SolveRequest,
+    offer: Offer,
+    progress: progress::Sender,
+) -> anyhow::Result<Response> {
+    let (end_session, session_ends) = oneshot::channel::<()>();
+    let session_id = request.session.clone();
+    let session = session::serve(channel.clone(), &session_id, offer, async move {
+        // Also when the other half is dropped: then the build is over in whatever way.
+        let _ = session_ends.await;
+    });
+    let build = build(channel, request, progress);
+    tokio::pin!(session);
+    tokio::pin!(build);
+    let outcome = tokio::select! {
+        outcome = &mut build => outcome,
+        ended = &mut session => {
+            // A daemon that ends the session gives the reason as the outcome of the build, if it still can.
+            match tokio::time::timeout(SESSION_PATIENCE, &mut build).await {
+                Ok(outcome) => return outcome,
+                Err(_) => {
+                    let reason = ended.err().unwrap_or_else(|| Status::unavailable("the daemon ended the session"));
+                    return Err(BuildFailed::from(reason).into());
+                }
+            }
+        }
+    };
+    drop(end_session);
+    // A daemon that does not close its side must not keep the user waiting.
+    let _ = tokio::time::timeout(SESSION_PATIENCE, session).await;
+    outcome
+}
+
+async fn build(
+    channel: Channel,
+    request: SolveRequest,
+    progress: progress::Sender,
+) -> anyhow::Result<Response> {
+    let status = follow_status(channel.clone(), request.r#ref.clone(), progress);
+    let mut control = daemon::control(channel);
+    let solve = control.solve(request);
+    tokio::pin!(status);
+    let mut solve = Box::pin(solve);
+    let mut status_result = None;
+    let solved = loop {
+        tokio::select! {
+            solved = &mut solve => break solved,
+            ended = &mut status, if status_result.is_none() => status_result = Some(ended),
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                // Ends the call, which is how the daemon learns of it.
+                drop(solve);
+                if status_result.is_none() {
+                    tokio::select! {
+                        _ = tokio::time::timeout(STATUS_PATIENCE, &mut status) => {}
+                        _ = tokio::signal::ctrl_c() => {}
+                    }
+                }
+                return Err(Interrupted.into());
+            }
+        }
+    };
+    let status_result = match status_result {
+        Some(result) => result,
+        // The last messages may still be on their way.
+        None => tokio::time::timeout(STATUS_PATIENCE, status)
+            .await
+            .unwrap_or(Ok(())),
+    };
+    match (solved, status_result) {
+        (Err(status), _) => Err(BuildFailed::from(status).into()),
+        (Ok(_), Err(status)) => Err(BuildFailed::from(status).into()),
+        (Ok(response), Ok(())) => Ok(response.into_inner().exporter_response),
+    }
+}
+
+/// Hands the daemon's status messages to the display until the daemon says that there are no more.
+async fn follow_status(
+    channel: Channel,
+    reference: String,
+    progress: progress::Sender,
+) -> Result<(), Status> {
+    let mut control = daemon::control(channel);
+    let mut stream = control
+        .status(StatusRequest { r#ref: reference })
+        .await?
+        .into_inner();
+    loop {
+        match stream.message().await {
+            // A display that has ended shows nothing more; the build goes on.
+            Ok(Some(message)) => drop(progress.send(progress::Status::from(message)).await),
+            Ok(None) => return Ok(()),
+            // The call went down with the build that it was about.
+            Err(status) if status.code() == Code::Cancelled => return Ok(()),
+            Err(status) => return Err(status),
+        }
+    }
+}

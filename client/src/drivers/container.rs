@@ -1,0 +1,310 @@
+//! The daemon in a container of a Docker engine.
+//!
+//! The container has the network of its host unless `network=` says otherwise, so that `localhost` in an image name is
+//! the user's own machine; the steps of a build keep a network of their own. Where the engine listens on a local
+//! socket, the socket is mounted, and the daemon starts its sandboxes as siblings. The state is a named volume that
+//! outlives the container.
+
+mod options;
+
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    StopContainerOptionsBuilder,
+};
+use futures::TryStreamExt as _;
+
+use super::stream::{self, Opener};
+use super::{Condition, DriverError, State, image};
+use crate::builders::Node;
+use crate::daemon;
+use crate::docker;
+use crate::progress::{self, Work};
+use crate::settings::Settings;
+
+use options::Options;
+
+const SOCKET: &str = "/var/run/docker.sock";
+const STATE_FOLDER: &str = "/var/lib/buildkit";
+const PATIENCE: Duration = Duration::from_secs(30);
+const STOP_SECONDS: i32 = 20;
+
+#[derive(Debug)]
+pub struct Container {
+    settings: Settings,
+    name: String,
+    endpoint: String,
+    flags: Vec<String>,
+    files: std::collections::BTreeMap<String, String>,
+    options: Options,
+}
+
+impl Container {
+    pub fn new(settings: &Settings, node: &Node) -> Result<Self, DriverError> {
+        // An endpoint may be an address or the name of a Docker context.
+        let endpoint = if node.endpoint.contains("://") {
+            node.endpoint.clone()
+        } else {
+            docker::context_endpoint(settings, &node.endpoint)?
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            name: format!("trimaran_builderd_{}", node.name),
+            endpoint,
+            flags: node.daemon_flags.clone(),
+            files: node.files.clone(),
+            options: Options::parse(&node.driver_opts)?,
+        })
+    }
+
+    async fn docker(&self) -> Result<Docker, DriverError> {
+        Ok(docker::connect(&self.settings, &self.endpoint).await?)
+    }
+
+    pub async fn condition(&self) -> Result<Condition, DriverError> {
+        let docker = self.docker().await?;
+        let running = self.is_running(&docker).await?;
+        Ok(match running {
+            None => Condition::Inactive,
+            Some(false) => Condition::Stopped,
+            Some(true) => Condition::Running,
+        })
+    }
+
+    /// `None` if there is no such container.
+    async fn is_running(&self, docker: &Docker) -> Result<Option<bool>, DriverError> {
+        match docker.inspect_container(&self.name, None).await {
+            Ok(container) => Ok(Some(
+                container
+                    .state
+                    .and_then(|state| state.running)
+                    .unwrap_or_default(),
+            )),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(source) => Err(self.engine("inspect", source)),
+        }
+    }
+
+    pub async fn opener(&self) -> Result<Opener, DriverError> {
+        Ok(self.opener_on(self.docker().await?))
+    }
+
+    fn opener_on(&self, docker: Docker) -> Opener {
+        // A foreign image has BuildKit's own helper.
+        let helper = if self.options.image.is_some() {
+            "buildctl"
+        } else {
+            "builderd"
+        };
+        let command = vec![helper.to_owned(), "dial-stdio".to_owned()];
+        Opener::Exec {
+            docker,
+            container: self.name.clone(),
+            command,
+        }
+    }
+
+    pub async fn boot(&self, progress: &progress::Sender) -> Result<(), DriverError> {
+        let docker = self.docker().await?;
+        let work = Work::begin(progress, "[internal] booting builderd").await;
+        let result = self.boot_with(&docker, &work).await;
+        work.end(result).await
+    }
+
+    async fn boot_with(&self, docker: &Docker, work: &Work<'_>) -> Result<(), DriverError> {
+        let running = self.is_running(docker).await?;
+        if running.is_none() {
+            let image = match &self.options.image {
+                Some(image) => image.clone(),
+                None => {
+                    work.part("importing image", image::provide(&self.settings, docker))
+                        .await?
+                }
+            };
+            work.part(
+                &format!("creating container {}", self.name),
+                self.create(docker, &image),
+            )
+            .await?;
+        }
+        if running != Some(true) {
+            work.part(&format!("starting container {}", self.name), async {
+                docker
+                    .start_container(&self.name, None)
+                    .await
+                    .map_err(|source| self.engine("start", source))
+            })
+            .await?;
+        }
+        work.part("waiting for the daemon", self.wait(docker)).await
+    }
+
+    async fn create(&self, docker: &Docker, image: &str) -> Result<(), DriverError> {
+        let mut mounts = vec![Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(self.volume()),
+            target: Some(STATE_FOLDER.to_owned()),
+            ..Mount::default()
+        }];
+        let environment = self.options.environment.clone();
+        if self.options.image.is_none()
+            && let Some(socket) = docker::local_socket(&self.endpoint)
+        {
+            mounts.push(Mount {
+                typ: Some(MountType::BIND),
+                source: Some(socket.display().to_string()),
+                target: Some(SOCKET.to_owned()),
+                ..Mount::default()
+            });
+        }
+        let mut command = Vec::new();
+        if self.options.image.is_none() && !self.flags.iter().any(|flag| flag.starts_with("--root")) {
+            command.extend(["--root".to_owned(), STATE_FOLDER.to_owned()]);
+        }
+        if self.files.contains_key("buildkitd.toml") {
+            command.extend(["--config".to_owned(), "/etc/buildkit/buildkitd.toml".to_owned()]);
+        }
+        command.extend(self.flags.iter().cloned());
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            env: Some(environment),
+            cmd: Some(command),
+            host_config: Some(HostConfig {
+                privileged: Some(true),
+                init: Some(true),
+                mounts: Some(mounts),
+                network_mode: Some(self.options.network.clone().unwrap_or_else(|| "host".to_owned())),
+                ..self.options.host_config()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = CreateContainerOptionsBuilder::new().name(&self.name).build();
+        docker
+            .create_container(Some(options), body)
+            .await
+            .map_err(|source| self.engine("create", source))?;
+        if !self.files.is_empty() {
+            let options = bollard::query_parameters::UploadToContainerOptionsBuilder::new()
+                .path("/")
+                .build();
+            let archive = self.files_archive()?;
+            docker
+                .upload_to_container(&self.name, Some(options), bollard::body_full(archive.into()))
+                .await
+                .map_err(|source| self.engine("copy files into", source))?;
+        }
+        Ok(())
+    }
+
+    fn files_archive(&self) -> Result<Vec<u8>, DriverError> {
+        let failed = |source| DriverError::File {
+            action: "packing",
+            path: "/etc/buildkit".to_owned(),
+            source,
+        };
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, text) in &self.files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o600);
+            tar.append_data(&mut header, format!("etc/buildkit/{name}"), text.as_bytes())
+                .map_err(failed)?;
+        }
+        tar.into_inner().map_err(failed)
+    }
+
+    async fn wait(&self, docker: &Docker) -> Result<(), DriverError> {
+        let channel = stream::channel(self.opener_on(docker.clone()));
+        let ready = daemon::wait_until_ready(channel, PATIENCE);
+        tokio::pin!(ready);
+        let mut watch = tokio::time::interval(Duration::from_millis(300));
+        loop {
+            tokio::select! {
+                ready = &mut ready => {
+                    return if ready { Ok(()) } else {
+                        let log = format!("docker logs {}", self.name);
+                        Err(DriverError::NotReady { seconds: PATIENCE.as_secs(), log })
+                    };
+                }
+                _ = watch.tick() => {
+                    if self.is_running(docker).await? != Some(true) {
+                        let log = self.last_log(docker).await;
+                        return Err(DriverError::ContainerEnded { container: self.name.clone(), log });
+                    }
+                }
+            }
+        }
+    }
+
+    async fn last_log(&self, docker: &Docker) -> String {
+        let options = LogsOptionsBuilder::new()
+            .stdout(true)
+            .stderr(true)
+            .tail("10")
+            .build();
+        let lines: Vec<String> = docker
+            .logs(&self.name, Some(options))
+            .map_ok(|line| line.to_string())
+            .try_collect()
+            .await
+            .unwrap_or_default();
+        lines.concat().trim().to_owned()
+    }
+
+    pub async fn stop(&self) -> Result<(), DriverError> {
+        let docker = self.docker().await?;
+        if self.is_running(&docker).await? == Some(true) {
+            let options = StopContainerOptionsBuilder::new().t(STOP_SECONDS).build();
+            docker
+                .stop_container(&self.name, Some(options))
+                .await
+                .map_err(|source| self.engine("stop", source))?;
+        }
+        Ok(())
+    }
+
+    pub async fn remove(&self, state: State) -> Result<(), DriverError> {
+        let docker = self.docker().await?;
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match docker.remove_container(&self.name, Some(options)).await {
+            Err(error) if !is_missing(&error) => return Err(self.engine("remove", error)),
+            _ => {}
+        }
+        if state == State::Remove {
+            match docker
+                .remove_volume(&self.volume(), None::<RemoveVolumeOptions>)
+                .await
+            {
+                Err(error) if !is_missing(&error) => {
+                    return Err(DriverError::Engine {
+                        action: format!("remove the volume {}", self.volume()),
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn volume(&self) -> String {
+        format!("{}_state", self.name)
+    }
+
+    fn engine(&self, verb: &str, source: bollard::errors::Error) -> DriverError {
+        DriverError::Engine {
+            action: format!("{verb} the container {}", self.name),
+            source,
+        }
+    }
+}
+
+fn is_missing(error: &bollard::errors::Error) -> bool {
+    matches!(
+        error,
+        bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }
+    )
+}

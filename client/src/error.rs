@@ -1,0 +1,250 @@
+//! How a command failed: the text for the user and the exit code.
+//!
+//! The daemon's answer is a gRPC status with details. Its text is printed as it is; the lines of the Dockerfile that it
+//! points at come before it. Exit codes are those of buildx.
+
+use proto::errdefs::{self, Detail, Source};
+use tonic::Code;
+
+use crate::output;
+
+const FAILURE: u8 = 1;
+const INTERNAL: u8 = 100;
+const EXHAUSTED: u8 = 102;
+/// Ended by Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+
+/// A build that the daemon could not finish.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to build: failed to solve: {}", message(.status))]
+pub struct BuildFailed {
+    pub status: Box<tonic::Status>,
+    /// The Dockerfile's path as the user knows it; the daemon knows only its name.
+    pub dockerfile: Option<String>,
+}
+
+impl From<tonic::Status> for BuildFailed {
+    fn from(status: tonic::Status) -> Self {
+        Self {
+            status: Box::new(status),
+            dockerfile: None,
+        }
+    }
+}
+
+/// The user ended the command.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to build: failed to solve: Canceled: context canceled")]
+pub struct Interrupted;
+
+/// An ordinary failure of a build has the code `Unknown`; any other is worth naming.
+fn message(status: &tonic::Status) -> String {
+    match status.code() {
+        Code::Unknown | Code::Ok => status.message().to_owned(),
+        code => format!("{code:?}: {}", status.message()),
+    }
+}
+
+/// Prints the failure and says how to exit.
+pub fn report(error: &anyhow::Error) -> u8 {
+    if let Some(failed) = error.downcast_ref::<BuildFailed>() {
+        for detail in errdefs::details(&failed.status) {
+            match detail {
+                Detail::Source(mut source) => {
+                    if let Some(path) = failed.dockerfile.as_ref().filter(|path| is_named(path, &source)) {
+                        source.info.filename.clone_from(path);
+                    }
+                    output::note(excerpt(&source).trim_end_matches('\n'));
+                }
+                Detail::Decision(decision) => {
+                    for denial in decision.deny_messages {
+                        output::note(&format!("Policy: {}", denial.message));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    output::note(&format!("ERROR: {}", anyhow_chain(error)));
+    exit_code(error)
+}
+
+fn is_named(path: &str, source: &Source) -> bool {
+    std::path::Path::new(path)
+        .file_name()
+        .is_some_and(|name| name == source.info.filename.as_str())
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<Interrupted>().is_some() {
+        return INTERRUPTED;
+    }
+    let status = error
+        .downcast_ref::<BuildFailed>()
+        .map(|failed| &*failed.status)
+        .or_else(|| error.downcast_ref());
+    match status.map(tonic::Status::code) {
+        Some(Code::Internal) => INTERNAL,
+        Some(Code::ResourceExhausted) => EXHAUSTED,
+        Some(Code::Cancelled) => INTERRUPTED,
+        _ => FAILURE,
+    }
+}
+
+/// The lines around the place that an error points at.
+pub fn excerpt(source: &Source) -> String {
+    let text = String::from_utf8_lossy(&source.info.data);
+    let lines: Vec<&str> = text.split('\n').collect();
+    let count = i32::try_from(lines.len()).unwrap_or(i32::MAX);
+    let ranges: Vec<(i32, i32)> = source
+        .ranges
+        .iter()
+        .map(|range| (range.start.line, range.end.line.max(range.start.line)))
+        .collect();
+    let Some(first) = ranges
+        .iter()
+        .map(|range| range.0)
+        .min()
+        .filter(|&first| (1..=count).contains(&first))
+    else {
+        return String::new();
+    };
+    let last = ranges
+        .iter()
+        .map(|range| range.1)
+        .max()
+        .unwrap_or(first)
+        .min(count);
+    // Two lines of context; one line alone gets four, shared between both sides.
+    let context = if first == last { 4 } else { 2 };
+    let (mut from, mut to, mut added) = (first, last, 0);
+    while added < context {
+        if from > 1 {
+            from -= 1;
+            added += 1;
+        }
+        if to < count {
+            to += 1;
+            added += 1;
+        }
+        // At the borders of a short file there is nothing more to add.
+        added += 1;
+    }
+    let mut excerpt = format!("{}:{first}\n--------------------\n", source.info.filename);
+    for number in from..=to {
+        let marked = ranges.iter().any(|&(start, end)| (start..=end).contains(&number));
+        let line = lines
+            .get(usize::try_from(number - 1).unwrap_or_default())
+            .copied()
+            .unwrap_or_default();
+        excerpt.push_str(&format!(
+            " {number:3} | {} {line}\n",
+            if marked { ">>>" } else { "   " }
+        ));
+    }
+    excerpt.push_str("--------------------\n");
+    excerpt
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = one(error);
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        push(&mut text, &one(error));
+        cause = error.source();
+    }
+    text
+}
+
+fn anyhow_chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for error in error.chain() {
+        push(&mut text, &one(error));
+    }
+    text
+}
+
+/// Wrappers of other crates repeat their cause: what is said already is not said again.
+fn push(text: &mut String, next: &str) {
+    if text.is_empty() {
+        text.push_str(next);
+    } else if !text.ends_with(next) {
+        text.push_str(": ");
+        text.push_str(next);
+    }
+}
+
+fn one(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<tonic::Status>() {
+        Some(status) => message(status),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str, start: i32, end: i32) -> Source {
+        Source {
+            info: errdefs::SourceInfo {
+                filename: "Dockerfile".to_owned(),
+                data: text.to_owned().into(),
+                language: String::new(),
+            },
+            ranges: vec![errdefs::Range {
+                start: errdefs::Position {
+                    line: start,
+                    character: 0,
+                },
+                end: errdefs::Position {
+                    line: end,
+                    character: 0,
+                },
+            }],
+        }
+    }
+
+    #[test]
+    fn an_excerpt_marks_the_lines_that_failed() {
+        let excerpt = excerpt(&source("FROM x\nRUN a\nRUN b\nRUN c\nRUN d\n", 3, 3));
+        assert_eq!(
+            excerpt,
+            "Dockerfile:3\n--------------------\n   1 |     FROM x\n   2 |     RUN a\n   3 | >>> RUN b\n   4 |     RUN c\n   5 |     RUN d\n--------------------\n"
+        );
+    }
+
+    #[test]
+    fn a_place_outside_the_text_has_no_excerpt() {
+        assert_eq!(excerpt(&source("FROM x\n", 9, 9)), "");
+        assert_eq!(excerpt(&source("FROM x\n", 0, 0)), "");
+        assert_eq!(
+            excerpt(&source("FROM x", 1, 5)),
+            "Dockerfile:1\n--------------------\n   1 | >>> FROM x\n--------------------\n"
+        );
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_buildx() {
+        let failed = |code| anyhow::Error::from(BuildFailed::from(tonic::Status::new(code, "x")));
+        for (error, code) in [
+            (failed(Code::Unknown), 1),
+            (failed(Code::Internal), 100),
+            (failed(Code::ResourceExhausted), 102),
+            (failed(Code::Cancelled), 130),
+            (Interrupted.into(), 130),
+            (anyhow::anyhow!("other"), 1),
+        ] {
+            assert_eq!(exit_code(&error), code, "{error}");
+        }
+        assert_eq!(
+            failed(Code::Unknown).to_string(),
+            "failed to build: failed to solve: x"
+        );
+        assert_eq!(
+            failed(Code::NotFound).to_string(),
+            "failed to build: failed to solve: NotFound: x"
+        );
+    }
+}
