@@ -1,1 +1,3 @@
-//! sources
+//! Sources: where the files that a build starts from come from.
+
+pub mod local;

@@ -6,7 +6,6 @@
 mod archive;
 mod content;
 mod copy;
-mod data;
 mod make;
 mod mode;
 mod owner;

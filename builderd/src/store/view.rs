@@ -9,6 +9,7 @@
 //! present state of that layer.
 
 mod attributes;
+mod contents;
 mod directory;
 mod entry;
 mod overlay;
@@ -24,6 +25,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 pub use attributes::Attributes;
+pub use contents::copy_contents;
 pub use directory::Directory;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use overlay::{Folder, Overlay};

@@ -16,7 +16,8 @@ use super::Problem;
 use super::copy::{Changes, make_folders};
 use super::owner::Owner;
 use crate::store::view::{
-    Attributes, Folder, Found, Kind, LastLink, Metadata, Overlay, Time, View, ViewError, display,
+    Attributes, Folder, Found, Kind, LastLink, Metadata, Overlay, Time, View, ViewError, copy_contents,
+    display,
 };
 
 /// Mode of folders that the archive names only in the paths of other things.
@@ -267,7 +268,7 @@ impl<'a> Extraction<'a> {
         match metadata.kind {
             Kind::Regular => {
                 let mut to = folder.create_file(name)?;
-                super::data::copy(&mut entry.open_file()?, &mut to, metadata.size)
+                copy_contents(&mut entry.open_file()?, &mut to, metadata.size)
                     .map_err(|source| Problem::CopyData { path, source })?;
             }
             Kind::Symlink => folder.create_symlink(name, &entry.read_link()?)?,

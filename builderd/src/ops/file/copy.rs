@@ -12,10 +12,10 @@ use proto::pb;
 
 use super::mode::ModeChange;
 use super::owner::Owner;
-use super::{Problem, archive, data};
+use super::{Problem, archive};
 use crate::store::view::{
     Attributes, Directory, Entry, Folder, Kind, LastLink, Metadata, Overlay, Reason, Selection, Time, View,
-    ViewError, Visit, display, expand_wildcards,
+    ViewError, Visit, copy_contents, display, expand_wildcards,
 };
 
 /// Mode of folders that a copy has to make on its way.
@@ -372,7 +372,7 @@ impl Visit for Copier<'_> {
                     return Ok(());
                 }
                 let mut to = folder.create_file(&name)?;
-                data::copy(&mut entry.open_file()?, &mut to, metadata.size).map_err(|source| {
+                copy_contents(&mut entry.open_file()?, &mut to, metadata.size).map_err(|source| {
                     Problem::CopyData {
                         path: entry.path().to_owned(),
                         source,

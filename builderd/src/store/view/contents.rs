@@ -10,7 +10,7 @@ use rustix::io::Errno;
 const SMALL: u64 = 64 << 10;
 
 /// Copies `size` bytes, as the metadata said, from the start of `from` to the empty file `to`.
-pub fn copy(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
+pub fn copy_contents(from: &mut File, to: &mut File, size: u64) -> io::Result<()> {
     if size <= SMALL {
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         from.read_to_end(&mut bytes)?;
@@ -84,7 +84,7 @@ mod tests {
                 from.write_all_at(&vec![b'x'; length], at).unwrap();
             }
             let mut to = tempfile::tempfile().unwrap();
-            copy(&mut from, &mut to, size).unwrap();
+            copy_contents(&mut from, &mut to, size).unwrap();
             let (mut expected, mut got) = (Vec::new(), Vec::new());
             rustix::fs::seek(&from, SeekFrom::Start(0)).unwrap();
             rustix::fs::seek(&to, SeekFrom::Start(0)).unwrap();
