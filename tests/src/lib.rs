@@ -3,11 +3,15 @@
 //!
 //! Nothing here uses the product's own image and registry code: what is expected is worked out independently.
 
-#![expect(clippy::panic, reason = "what goes wrong here fails the test that asked for it")]
+#![expect(
+    clippy::panic,
+    reason = "what goes wrong here fails the test that asked for it"
+)]
 
 pub mod busybox;
 pub mod daemon;
 pub mod distribution;
+pub mod engine;
 pub mod faults;
 pub mod needs;
 pub mod plain_http;

@@ -1,0 +1,20 @@
+//! Builds as users run them: the client, the daemon, a registry, QEMU and a Docker engine, all real.
+//!
+//! Tests that use the machine's Docker engine live in modules whose name has "docker" in it: they run one at a time.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+mod base_images;
+mod cache;
+mod contexts;
+mod crashes;
+mod docker_engine;
+mod docker_session;
+mod dockerfiles;
+mod images;
+mod interrupts;
+mod peers;
+mod platforms;
+mod registries;
+mod state_folder;
+mod steps;

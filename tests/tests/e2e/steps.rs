@@ -1,0 +1,152 @@
+//! What a RUN step sees and what is said when it fails.
+
+use tests::needs::{Need, given};
+use tests::world::World;
+
+const NEEDS: [Need; 3] = [Need::Root, Need::Registry, Need::BusyBox];
+
+#[test]
+fn a_failed_step_is_shown_with_platform_line_and_output() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "FROM @base@\nRUN echo before\nRUN echo words on the way; echo and errors >&2; exit 3\nRUN echo after\n";
+    world
+        .build_fails("failing", dockerfile)
+        .said(&[
+            "Dockerfile:3",
+            ">>> RUN echo words on the way",
+            "words on the way",
+            "and errors",
+            "exit code: 3",
+            "linux/amd64",
+        ])
+        .did_not_say(" after\n");
+}
+
+#[test]
+fn of_two_platforms_the_one_that_failed_is_named() {
+    if !given(&NEEDS) || !given(&[Need::Qemu]) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "FROM @base@\nRUN test \"$(uname -m)\" != aarch64\n";
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    world
+        .build(&context, &["--platform=linux/amd64,linux/arm64"])
+        .failed()
+        .said(&["linux/arm64", "Dockerfile:2"]);
+}
+
+#[test]
+fn a_step_sees_what_it_would_in_docker() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let checks = [
+        // Its own process namespace, and nothing else in it.
+        "test $$ = 1",
+        "test $(ls -d /proc/[0-9]* | wc -l) -le 4",
+        // The default capabilities of containers, not all of root's.
+        "grep -q '^CapEff:.00000000a80425fb$' /proc/self/status",
+        "grep -q '^Seccomp:.2$' /proc/self/status",
+        "! mount -t tmpfs none /mnt 2>/dev/null",
+        "! mknod /tmp/disk b 8 0 2>/dev/null || ! cat /tmp/disk 2>/dev/null",
+        // What the engine provides.
+        "grep -q localhost /etc/hosts",
+        "test -f /etc/resolv.conf",
+        "test -n \"$(hostname)\"",
+        "test -c /dev/null && test -c /dev/zero && test -c /dev/urandom && test -c /dev/tty && test -d /dev/shm && test -L /dev/fd",
+        "test \"$(stat -c %a /dev/shm)\" = 1777",
+        // What is hidden or may not be written.
+        "test -z \"$(cat /proc/kcore 2>/dev/null | head -c 1)\"",
+        "! echo 1 2>/dev/null > /proc/sys/kernel/panic",
+        "! echo b 2>/dev/null > /proc/sysrq-trigger",
+        "! ls /sys/firmware/* 2>/dev/null | grep -q .",
+        // The user and the folder it starts in.
+        "test \"$(id -u):$(id -g)\" = 0:0",
+        "test \"$(pwd)\" = /",
+        "test \"$HOME\" = /root",
+    ];
+    let mut dockerfile = "FROM @base@\n".to_owned();
+    for check in checks {
+        dockerfile.push_str(&format!("RUN {check}\n"));
+    }
+    let context = world.context("context", &[("Dockerfile", &dockerfile)]);
+    world.build(&context, &[]).succeeded();
+}
+
+#[test]
+fn nothing_of_the_plumbing_ends_up_in_the_image() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile =
+        "FROM @base@\nRUN touch /made\nRUN rm /etc/os-release && mkdir /folder && ln /made /folder/hard\n";
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    world
+        .build(&context, &["-t", &world.image("clean"), "--push"])
+        .succeeded();
+    let repository = world.repository("clean");
+    let (manifest, _) = repository.image("latest", "linux/amd64").unwrap();
+    let (base, _) = world.repository("base").image("latest", "linux/amd64").unwrap();
+    let before = tests::unpacked::tree(&world.repository("base"), &base).unwrap();
+    let after = tests::unpacked::tree(&repository, &manifest).unwrap();
+    let added: Vec<&str> = after
+        .keys()
+        .filter(|path| !before.contains_key(*path))
+        .map(String::as_str)
+        .collect();
+    let removed: Vec<&str> = before
+        .keys()
+        .filter(|path| !after.contains_key(*path))
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        (added, removed),
+        (vec!["folder", "folder/hard", "made"], vec!["etc/os-release"])
+    );
+    let changed: Vec<&String> = before
+        .iter()
+        .filter(|(path, entry)| after.get(*path).is_some_and(|now| now != *entry))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(changed, Vec::<&String>::new());
+}
+
+#[test]
+fn instructions_have_their_effect_on_steps() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = r#"
+ARG OUTER=one
+FROM @base@
+ARG OUTER
+ARG GIVEN=default
+ENV NAME="some value" OTHER=${GIVEN}-x
+RUN test "$OUTER" = one && test "$GIVEN" = told && test "$NAME" = "some value" && test "$OTHER" = told-x
+WORKDIR /work/deep
+RUN test "$(pwd)" = /work/deep && touch here
+WORKDIR ../up
+RUN test "$(pwd)" = /work/up
+USER user
+RUN test "$(id -un)" = user && test "$(id -u)" = 1000
+USER 0
+SHELL ["/bin/sh", "-ec"]
+RUN test "$0" = /bin/sh || true; false || true
+RUN ["/bin/busybox", "touch", "/exec form"]
+RUN test -f "/exec form"
+RUN <<EOF
+echo several > /lines
+echo lines >> /lines
+EOF
+RUN test "$(wc -l < /lines)" -eq 2
+"#;
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    world.build(&context, &["--build-arg", "GIVEN=told"]).succeeded();
+}
