@@ -53,8 +53,6 @@ pub struct Attributes {
     pub(super) hostname: String,
     pub(super) shm_size: i64,
     pub(super) ulimits: Vec<pb::Ulimit>,
-    pub(super) resources: Option<pb::LinuxResources>,
-    pub(super) cgroup_parent: String,
     pub(super) cache_namespace: String,
     /// A frontend was asked for on the command line or is running already: `# syntax=` says nothing new.
     pub(super) syntax_settled: bool,
@@ -106,8 +104,6 @@ impl Attributes {
                 .to_owned(),
             shm_size: get("shm-size").map_or(Ok(0), |value| number("shm-size", value))?,
             ulimits: get("ulimit").map_or(Ok(Vec::new()), ulimits)?,
-            resources: resources(all)?,
-            cgroup_parent: get("cgroup-parent").unwrap_or("").to_owned(),
             cache_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned(),
             syntax_settled: all.contains_key("cmdline"),
         })
@@ -122,6 +118,18 @@ impl Attributes {
     }
 }
 
+/// Limits per step, which no sandbox enforces.
+const LIMITS: [&str; 8] = [
+    "memory",
+    "memswap",
+    "cpushares",
+    "cpuperiod",
+    "cpuquota",
+    "cpusetcpus",
+    "cpusetmems",
+    "cgroup-parent",
+];
+
 /// Things a request may ask for that would be wrong to pass over in silence.
 fn refuse_unsupported(request: &Request) -> Result<(), Error> {
     let unsupported = |what: String, way_out| Err(Error::from(Problem::Unsupported { what, way_out }));
@@ -131,6 +139,10 @@ fn refuse_unsupported(request: &Request) -> Result<(), Error> {
                 format!("the named context {key}={value}"),
                 "; use a stage or an image instead",
             );
+        }
+        if LIMITS.contains(&key.as_str()) && !value.is_empty() {
+            let way_out = "; leave it out, or limit the builder's own container";
+            return unsupported(format!("the resource limit {key}={value}"), way_out);
         }
         if key == "requestid" {
             return unsupported(format!("the frontend request {value}"), "");
@@ -231,21 +243,4 @@ fn ulimits(list: &str) -> Result<Vec<pb::Ulimit>, Error> {
         .map(|text| text.trim_matches('"'))
         .map(limit)
         .collect()
-}
-
-fn resources(all: &BTreeMap<String, String>) -> Result<Option<pb::LinuxResources>, Error> {
-    let get = |key: &str| all.get(key).map(String::as_str).filter(|value| !value.is_empty());
-    fn read<T: std::str::FromStr + Default>(key: &str, value: Option<&str>) -> Result<T, Error> {
-        value.map_or(Ok(T::default()), |value| number(key, value))
-    }
-    let resources = pb::LinuxResources {
-        memory: read("memory", get("memory"))?,
-        memory_swap: read("memswap", get("memswap"))?,
-        cpu_shares: read("cpushares", get("cpushares"))?,
-        cpu_period: read("cpuperiod", get("cpuperiod"))?,
-        cpu_quota: read("cpuquota", get("cpuquota"))?,
-        cpuset_cpus: get("cpusetcpus").unwrap_or("").to_owned(),
-        cpuset_mems: get("cpusetmems").unwrap_or("").to_owned(),
-    };
-    Ok((resources != pb::LinuxResources::default()).then_some(resources))
 }

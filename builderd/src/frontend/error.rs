@@ -106,12 +106,10 @@ pub enum Problem {
     SshSource,
     #[error("arguments are required")]
     NoArguments,
-    #[error("invalid port: {port:?}: {reason}")]
-    Port { port: String, reason: &'static str },
+    #[error("{0}")]
+    Port(String),
     #[error("invalid signal: {0}")]
     Signal(String),
-    #[error("invalid user {0:?}")]
-    User(String),
 }
 
 impl Error {

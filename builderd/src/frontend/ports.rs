@@ -6,10 +6,7 @@ use super::Problem;
 
 /// The ports that a specification names, one by one.
 pub(super) fn parse(text: &str) -> Result<Vec<String>, Problem> {
-    let problem = |reason| Problem::Port {
-        port: text.to_owned(),
-        reason,
-    };
+    let problem = |reason: &str| Problem::Port(format!("invalid port: {text:?}: {reason}"));
     let mut parts = text.rsplitn(3, ':');
     let container = parts.next().unwrap_or_default();
     let host = parts.next().filter(|host| !host.is_empty());
@@ -22,7 +19,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>, Problem> {
         "" | "tcp" => "tcp",
         "udp" => "udp",
         "sctp" => "sctp",
-        _ => return Err(problem("invalid proto")),
+        _ => return Err(problem(&format!("invalid proto: {protocol}"))),
     };
     if let Some(address) = address {
         let bare = address
@@ -30,13 +27,17 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>, Problem> {
             .and_then(|rest| rest.strip_suffix(']'))
             .unwrap_or(address);
         bare.parse::<IpAddr>()
-            .map_err(|_| problem("invalid IP address"))?;
+            .map_err(|_| Problem::Port(format!("invalid IP address: {address}")))?;
     }
-    let (first, last) = range(ports).ok_or_else(|| problem("invalid containerPort"))?;
+    let (first, last) =
+        range(ports).ok_or_else(|| Problem::Port(format!("invalid containerPort: {ports}")))?;
     if let Some(host) = host {
-        let (host_first, host_last) = range(host).ok_or_else(|| problem("invalid hostPort"))?;
+        let (host_first, host_last) =
+            range(host).ok_or_else(|| Problem::Port(format!("invalid hostPort: {host}")))?;
         if last - first != host_last - host_first && first != last {
-            return Err(problem("invalid ranges specified for container and host Ports"));
+            return Err(Problem::Port(format!(
+                "invalid ranges specified for container and host Ports: {ports} and {host}"
+            )));
         }
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())

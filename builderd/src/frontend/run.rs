@@ -95,7 +95,6 @@ impl Frame {
             command: Some(step.command.code.clone()),
             lines: Some((lines.first, lines.last)),
             ignore_cache: self.ignore_cache,
-            resources: lowering.attributes.resources.clone(),
         };
         let network = match run.network {
             Network::Default => lowering.attributes.network,
@@ -111,7 +110,7 @@ impl Frame {
             extra_hosts: lowering.attributes.extra_hosts.clone(),
             hostname: lowering.attributes.hostname.clone(),
             ulimit: lowering.attributes.ulimits.clone(),
-            cgroup_parent: lowering.attributes.cgroup_parent.clone(),
+            cgroup_parent: String::new(),
             remove_mount_stubs_recursive: true,
             valid_exit_codes: Vec::new(),
         };
@@ -184,7 +183,7 @@ impl Frame {
     ) -> Result<Bound, Problem> {
         let target = join(&mount.target, &self.directory);
         if target == "/" {
-            return Err(Problem::MountTarget(mount.target));
+            return Err(Problem::MountTarget(target));
         }
         let mut wire = pb::Mount {
             readonly: mount.read_only,

@@ -30,7 +30,6 @@ pub struct Note {
     /// First and last line in the source text.
     pub lines: Option<(u32, u32)>,
     pub ignore_cache: bool,
-    pub resources: Option<pb::LinuxResources>,
 }
 
 /// An operation whose inputs are outputs of the same builder.
@@ -141,7 +140,12 @@ impl Builder {
             inputs: vec![input(head, &digests)],
             ..pb::Op::default()
         };
-        definition.def.push(marker.encode_to_vec().into());
+        let marker = marker.encode_to_vec();
+        // Clients that hand a definition back look for metadata of its last operation too.
+        definition
+            .metadata
+            .insert(digest_of(&marker), pb::OpMetadata::default());
+        definition.def.push(marker.into());
         definition.source = source.filter(|_| !locations.is_empty()).map(|info| pb::Source {
             locations,
             infos: vec![pb::SourceInfo::clone(info)],
@@ -198,7 +202,6 @@ fn metadata(note: &Note) -> pb::OpMetadata {
     pb::OpMetadata {
         ignore_cache: note.ignore_cache,
         description,
-        linux_resources: note.resources.clone(),
         ..pb::OpMetadata::default()
     }
 }

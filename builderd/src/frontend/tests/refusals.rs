@@ -83,7 +83,7 @@ fn errors_name_their_lines() {
         ("FROM busybox\nRUN []", "arguments are required", vec![2]),
         (
             "FROM busybox\nEXPOSE 99999",
-            "invalid port: \"99999\": invalid containerPort",
+            "invalid containerPort: 99999",
             vec![2],
         ),
         ("FROM busybox\nSTOPSIGNAL x", "invalid signal: x", vec![2]),
@@ -165,6 +165,10 @@ fn requests_that_make_no_sense_are_refused() {
         (
             vec![("shm-size", "1g")],
             "invalid value \"1g\" for shm-size: a number",
+        ),
+        (
+            vec![("memory", "1g")],
+            "the resource limit memory=1g is not supported by this builder; leave it out, or limit the builder's own container",
         ),
         (
             vec![("context:x", "local:x")],
