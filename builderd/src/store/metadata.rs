@@ -263,7 +263,8 @@ impl Shared {
     }
 
     fn write_until_closed(&self) {
-        let mut unsynced = false;
+        // What a killed daemon left may not be on the disk either.
+        let mut unsynced = true;
         loop {
             let mut queue = self.lock();
             while queue.pending.is_empty() && !queue.closing {
