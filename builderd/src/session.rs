@@ -7,7 +7,6 @@
 mod group;
 mod health;
 mod registry;
-mod registry_credentials;
 mod secret;
 mod services;
 mod transfers;

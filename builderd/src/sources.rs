@@ -1,4 +1,3 @@
 //! Sources: where the files that a build starts from come from.
 
-pub mod image;
 pub mod local;

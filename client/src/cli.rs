@@ -1,5 +1,7 @@
 //! The command line as a whole, and the way from arguments to a command.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
@@ -50,28 +52,31 @@ enum Command {
     Stop(StopArgs),
     Imagetools(ImagetoolsArgs),
     DialStdio(DialStdioArgs),
+    Binfmt(binfmt::command::Args),
     /// Show trimaran version information
     Version,
 }
 
 impl Cli {
-    pub async fn run(self, settings: Settings) -> anyhow::Result<()> {
+    pub async fn run(self, settings: Settings) -> anyhow::Result<ExitCode> {
         let context = Context {
             settings,
             builder: self.builder,
         };
         match self.command {
-            Command::Build(args) => commands::build::run(&args, &context).await,
-            Command::Create(args) => commands::create::run(&args, &context).await,
-            Command::Use(args) => commands::use_builder::run(&args, &context),
-            Command::Inspect(args) => commands::inspect::run(&args, &context).await,
-            Command::Ls(args) => commands::ls::run(&args, &context).await,
-            Command::Rm(args) => commands::rm::run(&args, &context).await,
-            Command::Stop(args) => commands::stop::run(&args, &context).await,
-            Command::Imagetools(args) => commands::imagetools::run(&args, &context).await,
-            Command::DialStdio(args) => commands::dial_stdio::run(&args, &context).await,
-            Command::Version => commands::version::run(),
+            Command::Binfmt(args) => return Ok(args.run()),
+            Command::Build(args) => commands::build::run(&args, &context).await?,
+            Command::Create(args) => commands::create::run(&args, &context).await?,
+            Command::Use(args) => commands::use_builder::run(&args, &context)?,
+            Command::Inspect(args) => commands::inspect::run(&args, &context).await?,
+            Command::Ls(args) => commands::ls::run(&args, &context).await?,
+            Command::Rm(args) => commands::rm::run(&args, &context).await?,
+            Command::Stop(args) => commands::stop::run(&args, &context).await?,
+            Command::Imagetools(args) => commands::imagetools::run(&args, &context).await?,
+            Command::DialStdio(args) => commands::dial_stdio::run(&args, &context).await?,
+            Command::Version => commands::version::run()?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

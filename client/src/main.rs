@@ -8,7 +8,18 @@ use client::error;
 use client::settings::Settings;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // A closed terminal takes no answer; the exit code still does its work.
+            let _ = answer.print();
+            return if answer.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     let level = if cli.debug {
         tracing::Level::DEBUG
     } else {
@@ -28,7 +39,7 @@ fn main() -> ExitCode {
     // Whatever still runs belongs to a command that is over.
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => ExitCode::from(error::report(&failure)),
     }
 }

@@ -27,7 +27,7 @@ use plain::Plain;
 use trace::Trace;
 use tty::{Size, Tty};
 
-const REFRESH: Duration = Duration::from_millis(150);
+const REFRESH: Duration = Duration::from_millis(100);
 /// Messages waiting for the display.
 const QUEUE: usize = 256;
 
@@ -118,7 +118,11 @@ async fn show_plain(
     loop {
         tokio::select! {
             status = receiver.recv() => match status {
-                Some(status) => trace.update(&status),
+                Some(status) => {
+                    trace.update(&status);
+                    // Printed by the clock: what is overtaken at once is not worth a line.
+                    continue;
+                }
                 None => break,
             },
             _ = clock.tick() => {}

@@ -40,6 +40,7 @@ pub fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::R
     } else {
         let folder = Path::new(context);
         let metadata = std::fs::metadata(folder)
+            .ok()
             .with_context(|| format!("unable to prepare context: path \"{context}\" not found"))?;
         ensure!(
             metadata.is_dir(),

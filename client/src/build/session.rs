@@ -12,7 +12,7 @@ mod send;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use proto::control::BytesMessage;
@@ -57,37 +57,50 @@ pub struct Offer {
     pub settings: Settings,
 }
 
-/// Tasks of the services; they end with the session.
+/// Tasks of the services. They end with the last handle; those that write results can be waited for.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     token: CancellationToken,
+    /// Why a result could not be written. The daemon does not always wait to hear it.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Tasks {
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let token = self.token.clone();
         self.tracker.spawn(async move {
             token.run_until_cancelled(work).await;
         });
     }
+
+    fn fail(&self, reason: &str) {
+        if let Ok(mut failure) = self.failure.lock() {
+            failure.get_or_insert_with(|| reason.to_owned());
+        }
+    }
+
+    /// Waits until everything that came has been written.
+    pub async fn finish(&self) -> Result<(), String> {
+        self.tracker.close();
+        self.tracker.wait().await;
+        let failure = self.failure.lock().ok().and_then(|mut failure| failure.take());
+        failure.map_or(Ok(()), Err)
+    }
+
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
 }
 
-/// Serves a session until `stop` resolves or the daemon ends it.
-pub async fn serve(
-    channel: Channel,
-    id: &str,
-    offer: Offer,
-    stop: impl Future<Output = ()> + Send,
-) -> Result<(), Status> {
-    let tasks = Tasks::default();
-    let guard = tasks.token.clone().drop_guard();
+/// Serves a session until the daemon ends it; dropping the future ends it from this side.
+pub async fn serve(channel: Channel, id: &str, offer: Offer, tasks: &Tasks) -> Result<(), Status> {
     let metadata = (
         id.to_owned(),
         offer.shared_key.clone(),
         !offer.destinations.is_empty(),
     );
-    let routes = routes(offer, &tasks).await;
+    let routes = routes(offer, tasks).await;
 
     // The tunnel has both directions, the call has first one, then the other: its stream of requests is handed over
     // once the tunnel is there.
@@ -107,10 +120,7 @@ pub async fn serve(
     if hand_over.send(outgoing).is_err() {
         return Err(Status::aborted("the session has ended"));
     }
-    let served = tunnel::serve(tunnel, routes, stop).await;
-    drop(guard);
-    tasks.tracker.close();
-    tasks.tracker.wait().await;
+    let served = tunnel::serve(tunnel, routes, std::future::pending()).await;
     served.map_err(|error| Status::unavailable(crate::error::chain(&error)))
 }
 

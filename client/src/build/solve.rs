@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use proto::control::{SolveRequest, StatusRequest};
 use rand::Rng as _;
-use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::session::{self, Offer};
+use super::session::{self, Offer, Tasks};
 use crate::daemon;
 use crate::error::{BuildFailed, Interrupted};
 use crate::progress;
 
 /// How long the status stream may be silent after the build is over.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
-/// How long the session may take to come to its end.
+/// How long the daemon may take to say why it ended the session.
 const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the exporters answered.
@@ -39,12 +38,22 @@ pub async fn run(
     offer: Offer,
     progress: progress::Sender,
 ) -> anyhow::Result<Response> {
-    let (end_session, session_ends) = oneshot::channel::<()>();
+    let tasks = Tasks::default();
+    // However this ends, no task of the session outlives it.
+    let outcome = run_with(channel, request, offer, progress, &tasks).await;
+    tasks.cancel();
+    outcome
+}
+
+async fn run_with(
+    channel: Channel,
+    request: SolveRequest,
+    offer: Offer,
+    progress: progress::Sender,
+    tasks: &Tasks,
+) -> anyhow::Result<Response> {
     let session_id = request.session.clone();
-    let session = session::serve(channel.clone(), &session_id, offer, async move {
-        // Also when the other half is dropped: then the build is over in whatever way.
-        let _ = session_ends.await;
-    });
+    let session = session::serve(channel.clone(), &session_id, offer, tasks);
     let build = build(channel, request, progress);
     tokio::pin!(session);
     tokio::pin!(build);
@@ -52,19 +61,19 @@ pub async fn run(
         outcome = &mut build => outcome,
         ended = &mut session => {
             // A daemon that ends the session gives the reason as the outcome of the build, if it still can.
-            match tokio::time::timeout(SESSION_PATIENCE, &mut build).await {
-                Ok(outcome) => return outcome,
-                Err(_) => {
-                    let reason = ended.err().unwrap_or_else(|| Status::unavailable("the daemon ended the session"));
-                    return Err(BuildFailed::from(reason).into());
-                }
-            }
+            tokio::time::timeout(SESSION_PATIENCE, &mut build).await.unwrap_or_else(|_| {
+                let reason = ended.err().unwrap_or_else(|| Status::unavailable("the daemon ended the session"));
+                Err(BuildFailed::from(reason).into())
+            })
         }
     };
-    drop(end_session);
-    // A daemon that does not close its side must not keep the user waiting.
-    let _ = tokio::time::timeout(SESSION_PATIENCE, session).await;
-    outcome
+    let response = outcome?;
+    // The daemon has sent everything; our side may still be writing it.
+    tasks
+        .finish()
+        .await
+        .map_err(|reason| BuildFailed::from(Status::unknown(reason)))?;
+    Ok(response)
 }
 
 async fn build(

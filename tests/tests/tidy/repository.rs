@@ -9,7 +9,7 @@ pub(crate) const CRATES: [(&str, &[&str]); 7] = [
     ("registry", &[]),
     ("dockerfile", &[]),
     ("builderd", &["proto", "binfmt", "registry", "dockerfile"]),
-    ("client", &["proto", "binfmt", "registry"]),
+    ("client", &["proto", "binfmt", "registry", "dockerfile"]),
     ("tests", &["proto", "registry"]),
 ];
 

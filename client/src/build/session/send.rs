@@ -78,9 +78,11 @@ impl Results {
         });
         let (replies, outgoing) = mpsc::channel(QUEUE);
         let (ends, end) = mpsc::channel(1);
+        let tasks = self.tasks.clone();
         self.tasks.spawn(async move {
             if let Err(error) = receive::into_folder(&folder, packets.boxed(), replies).await {
                 let text = format!("writing {}: {}", folder.display(), crate::error::chain(&error));
+                tasks.fail(&text);
                 // Nobody waits for the reason once the daemon has gone.
                 ends.send(Err(Status::unknown(text))).await.ok();
             }
