@@ -8,6 +8,8 @@
 //! process dies, not when the machine does: such things are listed in the table `unsynced` until a `syncfs` while the
 //! daemon is idle has covered them, and what is still listed after the machine was restarted is thrown away.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -15,13 +17,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::TableDefinition;
 use tokio::sync::watch;
 
 use super::OpenError;
+use file::MetadataFile;
 
-/// redb's default is a gigabyte; small records need little.
-const CACHE_BYTES: usize = 4 << 20;
 /// Writers wait when this many records wait for the disk.
 const QUEUE_LIMIT: usize = 1 << 16;
 /// How long nothing must have been written before the file system is synced.
@@ -65,9 +66,9 @@ pub struct FlushError(#[source] Arc<redb::Error>);
 #[error("cannot read records from the state folder")]
 pub struct ReadError(#[source] Box<redb::Error>);
 
-impl<E: Into<redb::Error>> From<E> for ReadError {
-    fn from(error: E) -> Self {
-        Self(Box::new(error.into()))
+impl From<redb::Error> for ReadError {
+    fn from(error: redb::Error) -> Self {
+        Self(Box::new(error))
     }
 }
 
@@ -78,7 +79,7 @@ pub(super) struct Metadata {
 }
 
 struct Shared {
-    database: Database,
+    database: MetadataFile,
     /// The folder whose file system is synced.
     root: File,
     queue: Mutex<Queue>,
@@ -118,11 +119,8 @@ impl Metadata {
             path: path.clone(),
             source: Box::new(source),
         };
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path)
-            .map_err(|error| fail(error.into()))?;
-        let found = read(&database, Table::State, b"format").map_err(|error| fail(*error.0))?;
+        let database = MetadataFile::open(path.clone()).map_err(fail)?;
+        let found = database.read(Table::State, b"format").map_err(fail)?;
         match found.as_deref() {
             Some(FORMAT) => {}
             Some(other) => {
@@ -131,7 +129,7 @@ impl Metadata {
             }
             None => {
                 let format = BTreeMap::from([((Table::State, b"format".to_vec()), Some(Arc::from(FORMAT)))]);
-                write(&database, &format).map_err(fail)?;
+                database.write(&format).map_err(fail)?;
             }
         }
         let root_folder = File::open(root).map_err(|source| OpenError::Folder {
@@ -184,22 +182,17 @@ impl Metadata {
             }
         }
         // Not queued when we looked: if it was written since, the file has it.
-        read(&self.shared.database, table, key)
+        Ok(self.shared.database.read(table, key)?)
     }
 
     /// All keys of a table that the file knows; for the sweep when the folder is opened, before anything is queued.
     pub(super) fn keys(&self, table: Table) -> Result<Vec<Vec<u8>>, ReadError> {
-        let transaction = self.shared.database.begin_read()?;
-        let table = match transaction.open_table(table.definition()) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut keys = Vec::new();
-        for entry in table.iter()? {
-            keys.push(entry?.0.value().to_vec());
-        }
-        Ok(keys)
+        Ok(self.shared.database.keys(table)?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn close_file(&self) {
+        self.shared.database.close();
     }
 
     pub(super) fn put(&self, table: Table, key: &[u8], value: impl Into<Arc<[u8]>>) {
@@ -210,7 +203,7 @@ impl Metadata {
         self.shared.queue(table, key, None);
     }
 
-    /// Waits until everything queued so far is durable.
+    /// Waits until everything queued so far is durable; fails when a write of it does, though that is tried again.
     pub(super) async fn flush(&self) -> Result<(), FlushError> {
         let asked = self.shared.lock().asked;
         let mut written = self.shared.written.subscribe();
@@ -299,7 +292,7 @@ impl Shared {
             drop(queue);
             // Writers that wait for room have it now.
             self.changed.notify_all();
-            match write(&self.database, &batch) {
+            match self.database.write(&batch) {
                 Ok(()) => {
                     unsynced |= batch.keys().any(|(table, _)| *table == Table::Unsynced);
                     let mut queue = self.lock();
@@ -315,13 +308,17 @@ impl Shared {
                     queue.pending.extend(newer);
                     queue.writing = Arc::default();
                     queue.failing = true;
+                    self.changed.notify_all();
                     self.written
                         .send_modify(|written| written.error = Some(FlushError(Arc::new(error))));
                     if closing {
                         return;
                     }
-                    // The next try comes with the next record, or after a while.
-                    drop(self.changed.wait_timeout(queue, IDLE));
+                    // Not with each new record: what fails takes its time.
+                    drop(
+                        self.changed
+                            .wait_timeout_while(queue, IDLE, |queue| !queue.closing),
+                    );
                 }
             }
         }
@@ -329,7 +326,7 @@ impl Shared {
 
     /// Brings all folders and blobs to the disk, then forgets that they were not there.
     fn sync(&self) {
-        let listed = match self.listed_unsynced() {
+        let listed = match self.database.keys(Table::Unsynced) {
             Ok(listed) if listed.is_empty() => return,
             Ok(listed) => listed,
             Err(error) => return tracing::warn!(%error, "cannot read which layers wait for the disk"),
@@ -341,48 +338,8 @@ impl Shared {
             .into_iter()
             .map(|key| ((Table::Unsynced, key), None))
             .collect();
-        if let Err(error) = write(&self.database, &done) {
+        if let Err(error) = self.database.write(&done) {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot write records");
         }
     }
-
-    fn listed_unsynced(&self) -> Result<Vec<Vec<u8>>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let table = match transaction.open_table(Table::Unsynced.definition()) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut keys = Vec::new();
-        for entry in table.iter()? {
-            keys.push(entry?.0.value().to_vec());
-        }
-        Ok(keys)
-    }
-}
-
-fn read(database: &Database, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, ReadError> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(table.definition()) {
-        Ok(table) => Ok(table.get(key)?.map(|value| Arc::from(value.value()))),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut rest = batch.iter().peekable();
-    while let Some(((table, _), _)) = rest.peek() {
-        let current = *table;
-        let mut open = transaction.open_table(current.definition())?;
-        while let Some(((_, key), value)) = rest.next_if(|((table, _), _)| *table == current) {
-            match value {
-                Some(value) => drop(open.insert(key.as_slice(), &**value)?),
-                None => drop(open.remove(key.as_slice())?),
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(())
 }

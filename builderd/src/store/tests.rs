@@ -356,6 +356,51 @@ async fn records_are_readable_before_and_after_they_are_written() {
     assert_eq!(store.get_record(RecordKind::Images, &[8]).unwrap(), None);
 }
 
+#[tokio::test]
+async fn records_outlive_a_failure_of_their_file() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    store.put_record(RecordKind::Images, b"before", *b"1");
+    store.flush().await.unwrap();
+    store.inner().metadata.close_file();
+    assert_eq!(
+        store
+            .get_record(RecordKind::Images, b"before")
+            .unwrap()
+            .as_deref(),
+        Some(&b"1"[..])
+    );
+
+    // A file that cannot be opened: reads of what is queued go on, `flush` says why it cannot.
+    store.inner().metadata.close_file();
+    let (file, aside) = (root.path().join("state/metadata.redb"), root.path().join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    store.put_record(RecordKind::Images, b"during", *b"2");
+    store.flush().await.unwrap_err();
+    assert_eq!(
+        store
+            .get_record(RecordKind::Images, b"during")
+            .unwrap()
+            .as_deref(),
+        Some(&b"2"[..])
+    );
+    store.get_record(RecordKind::Images, b"before").unwrap_err();
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    while store.flush().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    drop(store);
+    let store = open(root.path());
+    for (key, value) in [(&b"before"[..], b"1"), (b"during", b"2")] {
+        assert_eq!(
+            store.get_record(RecordKind::Images, key).unwrap().as_deref(),
+            Some(&value[..])
+        );
+    }
+}
+
 #[test]
 fn parts_of_a_cache_key_do_not_run_together() {
     let keys = [
