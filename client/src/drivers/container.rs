@@ -29,6 +29,8 @@ use options::Options;
 
 const SOCKET: &str = "/var/run/docker.sock";
 const STATE_FOLDER: &str = "/var/lib/buildkit";
+/// Beyond those that every container has.
+const CAPABILITIES: [&str; 4] = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"];
 const PATIENCE: Duration = Duration::from_secs(30);
 const STOP_SECONDS: i32 = 20;
 
@@ -173,11 +175,9 @@ impl Container {
             env: Some(environment),
             cmd: Some(command),
             host_config: Some(HostConfig {
-                privileged: Some(true),
-                init: Some(true),
                 mounts: Some(mounts),
                 network_mode: Some(self.options.network.clone().unwrap_or_else(|| "host".to_owned())),
-                ..self.options.host_config()
+                ..self.rights()
             }),
             ..ContainerCreateBody::default()
         };
@@ -197,6 +197,29 @@ impl Container {
                 .map_err(|source| self.engine("copy files into", source))?;
         }
         Ok(())
+    }
+
+    /// What the container may do. Ours gets what mounting layers, registering emulators and making networks for steps
+    /// take, and no more; a foreign image is BuildKit's, which wants everything.
+    fn rights(&self) -> HostConfig {
+        let limits = self.options.host_config();
+        if self.options.image.is_some() {
+            return HostConfig {
+                privileged: Some(true),
+                init: Some(true),
+                ..limits
+            };
+        }
+        let own = |texts: &[&str]| Some(texts.iter().map(|&text| text.to_owned()).collect());
+        HostConfig {
+            cap_add: own(&CAPABILITIES),
+            security_opt: own(&["seccomp=unconfined", "apparmor=unconfined", "label=disable"]),
+            // Emulators are registered through /proc/sys.
+            masked_paths: Some(Vec::new()),
+            readonly_paths: Some(Vec::new()),
+            userns_mode: Some("host".to_owned()),
+            ..limits
+        }
     }
 
     fn files_archive(&self) -> Result<Vec<u8>, DriverError> {
