@@ -1,1 +1,180 @@
-//! exporters
+//! Exporters: what a build made goes where the client wants it.
+//!
+//! An export is one vertex in the progress log. What it makes depends on the results, the records of their layers and
+//! its attributes only, so that a repeated build exports the same bytes; a push that would change nothing is one
+//! question to the registry.
+
+mod archive;
+mod assemble;
+mod attributes;
+mod build_info;
+mod history;
+mod push;
+
+use std::collections::BTreeMap;
+
+use registry::Platform;
+
+pub use attributes::ImageOptions;
+pub use build_info::BuildInfo;
+
+use crate::progress::{Progress, VertexProgress};
+use crate::session::{Group, SessionError};
+use crate::sources::image::{FetchError, Images};
+use crate::store::{LayerBlobError, LayerId, Snapshot};
+
+/// One result of a build: a file system for a platform, and how to run it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// As in result metadata: `linux/arm64`.
+    pub id: String,
+    pub platform: Platform,
+    pub snapshot: Snapshot,
+    /// The image config as the frontend made it, without layers and times; none for a result that is no image.
+    pub config: Option<Vec<u8>>,
+    /// The config of the image it was built on.
+    pub base_config: Option<Vec<u8>>,
+    /// `source.date.epoch` of this result, in seconds.
+    pub epoch: Option<i64>,
+}
+
+/// What a build comes to, all snapshots being there.
+#[derive(Clone, Debug)]
+pub struct Results {
+    pub targets: Vec<Target>,
+    /// An index even for one platform.
+    pub multi_platform: bool,
+    pub build_info: Option<BuildInfo>,
+    /// Result metadata by BuildKit's keys.
+    pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// What an export works with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub images: &'a Images,
+    pub sessions: &'a Group,
+    pub progress: &'a Progress,
+    /// Which of the client's exports this is.
+    pub number: usize,
+}
+
+/// What to tell the client: BuildKit's response keys.
+pub type Response = BTreeMap<String, String>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error("exporter {0:?} could not be found")]
+    UnknownExporter(String),
+    #[error("invalid value {value:?} of exporter attribute {key}: expected {expected}")]
+    Attribute {
+        key: String,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("exporter attribute {key}={value} is not supported: {way_out}")]
+    Unsupported {
+        key: String,
+        value: String,
+        way_out: &'static str,
+    },
+    #[error("invalid image name {name:?}")]
+    Name {
+        name: String,
+        #[source]
+        source: registry::reference::ReferenceError,
+    },
+    #[error("tag is needed when pushing to registry")]
+    NoName,
+    #[error("can't push tagged ref {name} by digest")]
+    TaggedByDigest { name: String },
+    #[error("docker exporter does not currently support exporting manifest lists")]
+    DockerIndex,
+    #[error("cannot export multiple platforms without multi-platform enabled")]
+    SeveralPlatforms,
+    #[error("invalid annotation: no platform {platform} in the result")]
+    AnnotationPlatform { platform: String },
+    #[error("the image config of {target} cannot be read")]
+    Config {
+        target: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot write a manifest or config")]
+    Write(#[source] serde_json::Error),
+    #[error("cannot make the blob of layer {layer}")]
+    Layer {
+        layer: LayerId,
+        #[source]
+        source: LayerBlobError,
+    },
+    #[error("cannot get a layer of the base image")]
+    Fetch(#[from] FetchError),
+    #[error("failed to push {name}")]
+    Push {
+        name: String,
+        #[source]
+        source: registry::Error,
+    },
+    #[error("cannot send the result to the client")]
+    Send(#[source] SessionError),
+}
+
+/// Exports results; `kind` is BuildKit's name of the exporter.
+pub async fn export(
+    kind: &str,
+    attributes: &BTreeMap<String, String>,
+    results: &Results,
+    context: &Context<'_>,
+) -> Result<Response, ExportError> {
+    let title = match kind {
+        "image" | "moby" => "exporting to image",
+        "oci" => "exporting to oci image format",
+        "docker" => "exporting to docker image format",
+        other => return Err(ExportError::UnknownExporter(other.to_owned())),
+    };
+    let vertex = context.progress.internal_vertex(title);
+    vertex.start();
+    let exported = image(kind, attributes, results, context, &vertex).await;
+    match &exported {
+        Ok(_) => vertex.complete(),
+        Err(error) => vertex.fail(&chain(error)),
+    }
+    exported
+}
+
+async fn image(
+    kind: &str,
+    attributes: &BTreeMap<String, String>,
+    results: &Results,
+    context: &Context<'_>,
+    vertex: &VertexProgress,
+) -> Result<Response, ExportError> {
+    let options = ImageOptions::parse(kind, attributes, results)?;
+    if kind == "docker" && (results.targets.len() > 1 || results.multi_platform) {
+        return Err(ExportError::DockerIndex);
+    }
+    let assembled = assemble::assemble(&options, results, context, vertex).await?;
+    let response = assembled.response(&options)?;
+    match kind {
+        "oci" | "docker" => archive::send(kind, &options, &assembled, &response, context, vertex).await?,
+        _ if options.push => push::push(&options, &assembled, context, vertex).await?,
+        _ => {}
+    }
+    Ok(response)
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

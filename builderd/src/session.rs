@@ -7,6 +7,7 @@
 mod group;
 mod health;
 mod registry;
+mod registry_credentials;
 mod secret;
 mod services;
 mod transfers;

@@ -5,4 +5,78 @@
 //! flight is shared between builds by a lock per key. One loop per evaluation (`schedule`) owns the vertex states.
 
 pub mod cache_key;
-pub mod flight;
+mod error;
+mod flight;
+mod frontend;
+mod inputs;
+mod job;
+mod outcome;
+pub mod platforms;
+mod schedule;
+
+use std::sync::Arc;
+
+use binfmt::Emulators;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use error::{Failure, SolveError, chain};
+pub use frontend::BuildRequest;
+pub use job::{Entitlements, Job};
+pub use outcome::{Outcome, Reference, References};
+
+use crate::executor::Executor;
+use crate::store::Store;
+
+/// What all builds of a daemon share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Solver(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    executor: Executor,
+    platforms: platforms::Platforms,
+    flights: flight::Flights,
+    /// Turns for steps that run at the same time, over all builds.
+    turns: Semaphore,
+}
+
+impl Solver {
+    pub fn new(store: Store, executor: Executor, emulators: Emulators) -> Self {
+        // Steps often wait for a disk or a network, so more of them run than there are cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Semaphore::new((2 * cores).max(4));
+        let platforms = platforms::Platforms::new(emulators);
+        Self(Arc::new(Inner {
+            store,
+            executor,
+            platforms,
+            flights: flight::Flights::default(),
+            turns,
+        }))
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub fn executor(&self) -> &Executor {
+        &self.0.executor
+    }
+
+    pub fn platforms(&self) -> &platforms::Platforms {
+        &self.0.platforms
+    }
+
+    fn flights(&self) -> &flight::Flights {
+        &self.0.flights
+    }
+
+    async fn step_turn(&self) -> SemaphorePermit<'_> {
+        self.0
+            .turns
+            .acquire()
+            .await
+            .expect("the semaphore is never closed")
+    }
+}

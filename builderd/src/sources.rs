@@ -1,3 +1,4 @@
 //! Sources: where the files that a build starts from come from.
 
+pub mod image;
 pub mod local;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use self::auth::{Anonymous, CredentialSource, Credentials, Secret};
 pub use self::download::BlobReader;
-pub use self::error::{BoxError, Error, Reason, Refusal};
+pub use self::error::{BoxError, Corruption, Error, Finding, Reason, Refusal};
 pub use self::host::{ClientCertificate, Config, HostConfig, Retry, is_loopback};
 pub use self::transport::OnProgress;
 pub use self::upload::{BlobSource, Pushed, Upload, UploadOptions};

@@ -49,7 +49,7 @@ enum Node {
     Foreign {
         bytes: Bytes,
         inputs: Vec<usize>,
-        metadata: pb::OpMetadata,
+        metadata: Box<pb::OpMetadata>,
     },
 }
 
@@ -94,7 +94,7 @@ impl Builder {
                 .iter()
                 .map(|input| known.get(&input.digest).copied())
                 .collect::<Option<_>>()?;
-            let metadata = definition.metadata.get(&digest).cloned().unwrap_or_default();
+            let metadata = Box::new(definition.metadata.get(&digest).cloned().unwrap_or_default());
             self.nodes.push(Node::Foreign {
                 bytes: bytes.clone(),
                 inputs,
@@ -121,7 +121,7 @@ impl Builder {
         let mut digests: Vec<String> = vec![String::new(); self.nodes.len()];
         for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| needed[*at]) {
             let (bytes, metadata) = match node {
-                Node::Foreign { bytes, metadata, .. } => (bytes.clone(), metadata.clone()),
+                Node::Foreign { bytes, metadata, .. } => (bytes.clone(), pb::OpMetadata::clone(metadata)),
                 Node::Built(operation) => (encode(operation, &digests), metadata(&operation.note)),
             };
             let digest = digest_of(&bytes);

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::OpError;
 use crate::executor::Sandboxes;
 use crate::executor::step::{
-    ExtraHost, FileSystem, Mount, NetworkMode, SecurityMode, Source, Step, StepError, Stream, Ulimit, Writable,
+    ExtraHost, FileSystem, Mount, NetworkMode, SecurityMode, Source, Step, StepError, Stream, Ulimit,
+    Writable,
 };
 use crate::progress::{LogStream, VertexProgress};
 use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
@@ -44,8 +45,16 @@ pub async fn run(
         Err(source) => return Err(OpError::Step { command, source }),
     };
     let code = status.code();
-    let expected = op.meta.as_ref().map(|meta| &meta.valid_exit_codes[..]).unwrap_or_default();
-    let success = if expected.is_empty() { code == 0 } else { expected.contains(&code) };
+    let expected = op
+        .meta
+        .as_ref()
+        .map(|meta| &meta.valid_exit_codes[..])
+        .unwrap_or_default();
+    let success = if expected.is_empty() {
+        code == 0
+    } else {
+        expected.contains(&code)
+    };
     if !success {
         return Err(OpError::Exit { command, code });
     }
@@ -59,7 +68,15 @@ pub async fn run(
                 let layer = store
                     .pool()
                     .clone()
-                    .run(move || store.commit(draft, NewLayer { description, ..NewLayer::default() }))
+                    .run(move || {
+                        store.commit(
+                            draft,
+                            NewLayer {
+                                description,
+                                ..NewLayer::default()
+                            },
+                        )
+                    })
                     .await??;
                 input.with(layer)
             }
@@ -81,36 +98,67 @@ impl Plan {
     fn of(op: &pb::ExecOp, inputs: &[Snapshot], store: &Store) -> Result<Self, OpError> {
         let meta = op.meta.clone().unwrap_or_default();
         if !op.secretenv.is_empty() {
-            return Err(OpError::Unsupported("secrets in the environment of a step are not supported yet".into()));
+            return Err(OpError::Unsupported(
+                "secrets in the environment of a step are not supported yet".into(),
+            ));
         }
         if !op.cdi_devices.is_empty() {
-            return Err(OpError::Unsupported("devices (RUN --device) are not supported yet".into()));
+            return Err(OpError::Unsupported(
+                "devices (RUN --device) are not supported yet".into(),
+            ));
         }
         let mut root = None;
         let mut mounts = Vec::new();
         let mut outputs = Vec::new();
         for mount in &op.mounts {
             let is_root = mount.dest == "/";
-            let input = usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned().unwrap_or_default();
+            let input = usize::try_from(mount.input)
+                .ok()
+                .and_then(|i| inputs.get(i))
+                .cloned()
+                .unwrap_or_default();
             match pb::MountType::try_from(mount.mount_type) {
                 Ok(pb::MountType::Bind) => {
-                    let draft = if mount.readonly { None } else { Some(store.draft()?) };
+                    let draft = if mount.readonly {
+                        None
+                    } else {
+                        Some(store.draft()?)
+                    };
                     let files = FileSystem {
                         lowers: lowers(store, &input),
-                        writable: draft.as_ref().map(|d| Writable { upper: d.upper(), work: d.work() }),
+                        writable: draft.as_ref().map(|d| Writable {
+                            upper: d.upper(),
+                            work: d.work(),
+                        }),
                     };
                     if is_root {
                         root = Some(files);
                     } else {
-                        let source = Source::Snapshot { files, selector: mount.selector.clone() };
-                        mounts.push(Mount { destination: mount.dest.clone(), source, read_only: mount.readonly });
+                        let source = Source::Snapshot {
+                            files,
+                            selector: mount.selector.clone(),
+                        };
+                        mounts.push(Mount {
+                            destination: mount.dest.clone(),
+                            source,
+                            read_only: mount.readonly,
+                        });
                     }
                     outputs.push((mount.output, input, draft));
                 }
                 Ok(pb::MountType::Tmpfs) => {
-                    let size = mount.tmpfs_opt.as_ref().and_then(|opt| u64::try_from(opt.size).ok());
-                    let source = Source::Tmpfs { size: size.filter(|size| *size > 0) };
-                    mounts.push(Mount { destination: mount.dest.clone(), source, read_only: false });
+                    let size = mount
+                        .tmpfs_opt
+                        .as_ref()
+                        .and_then(|opt| u64::try_from(opt.size).ok());
+                    let source = Source::Tmpfs {
+                        size: size.filter(|size| *size > 0),
+                    };
+                    mounts.push(Mount {
+                        destination: mount.dest.clone(),
+                        source,
+                        read_only: false,
+                    });
                 }
                 Ok(kind) => {
                     let kind = kind.as_str_name().to_ascii_lowercase();
@@ -119,14 +167,23 @@ impl Plan {
                         mount.dest
                     )));
                 }
-                Err(_) => return Err(OpError::Unsupported(format!("mount type {} is not known", mount.mount_type))),
+                Err(_) => {
+                    return Err(OpError::Unsupported(format!(
+                        "mount type {} is not known",
+                        mount.mount_type
+                    )));
+                }
             }
         }
         let root = root.ok_or_else(|| OpError::Unsupported("a step needs a root file system".into()))?;
         let step = Step {
             mounts,
             env: environment(&meta),
-            cwd: if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd },
+            cwd: if meta.cwd.is_empty() {
+                "/".to_owned()
+            } else {
+                meta.cwd
+            },
             user: meta.user,
             hostname: Some(meta.hostname).filter(|name| !name.is_empty()),
             extra_hosts: extra_hosts(&meta.extra_hosts)?,
@@ -135,7 +192,11 @@ impl Plan {
             ulimits: meta
                 .ulimit
                 .into_iter()
-                .map(|limit| Ulimit { name: limit.name, soft: limit.soft, hard: limit.hard })
+                .map(|limit| Ulimit {
+                    name: limit.name,
+                    soft: limit.soft,
+                    hard: limit.hard,
+                })
                 .collect(),
             ..Step::new(root, meta.args)
         };
@@ -149,7 +210,10 @@ pub fn network(op: &pb::ExecOp) -> Result<NetworkMode, OpError> {
         Ok(pb::NetMode::Unset) => Ok(NetworkMode::Default),
         Ok(pb::NetMode::Host) => Ok(NetworkMode::Host),
         Ok(pb::NetMode::None) => Ok(NetworkMode::None),
-        Err(_) => Err(OpError::Unsupported(format!("network mode {} is not known", op.network))),
+        Err(_) => Err(OpError::Unsupported(format!(
+            "network mode {} is not known",
+            op.network
+        ))),
     }
 }
 
@@ -158,12 +222,19 @@ pub fn security(op: &pb::ExecOp) -> Result<SecurityMode, OpError> {
     match pb::SecurityMode::try_from(op.security) {
         Ok(pb::SecurityMode::Sandbox) => Ok(SecurityMode::Sandbox),
         Ok(pb::SecurityMode::Insecure) => Ok(SecurityMode::Insecure),
-        Err(_) => Err(OpError::Unsupported(format!("security mode {} is not known", op.security))),
+        Err(_) => Err(OpError::Unsupported(format!(
+            "security mode {} is not known",
+            op.security
+        ))),
     }
 }
 
 fn lowers(store: &Store, snapshot: &Snapshot) -> Vec<PathBuf> {
-    snapshot.layers().iter().map(|layer| store.layer_folder(layer)).collect()
+    snapshot
+        .layers()
+        .iter()
+        .map(|layer| store.layer_folder(layer))
+        .collect()
 }
 
 /// The step's own variables, then proxies in both spellings; a default `PATH` where there is none.
@@ -193,8 +264,14 @@ fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<ExtraHost>, OpError> {
     hosts
         .iter()
         .map(|host| match host.ip.parse() {
-            Ok(ip) => Ok(ExtraHost { host: host.host.clone(), ip }),
-            Err(_) => Err(OpError::Unsupported(format!("{} is not an address (host {})", host.ip, host.host))),
+            Ok(ip) => Ok(ExtraHost {
+                host: host.host.clone(),
+                ip,
+            }),
+            Err(_) => Err(OpError::Unsupported(format!(
+                "{} is not an address (host {})",
+                host.ip, host.host
+            ))),
         })
         .collect()
 }

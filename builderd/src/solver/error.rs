@@ -41,11 +41,18 @@ impl SolveError {
     pub fn details(&self) -> Vec<Detail> {
         match self {
             Self::Vertex(failure) => {
-                let mut details: Vec<Detail> =
-                    failure.ranges.iter().map(|range| Detail::Source(excerpt(range))).collect();
-                details.push(Detail::Vertex(errdefs::Vertex { digest: failure.vertex.clone() }));
+                let mut details: Vec<Detail> = failure
+                    .ranges
+                    .iter()
+                    .map(|range| Detail::Source(excerpt(range)))
+                    .collect();
+                details.push(Detail::Vertex(errdefs::Vertex {
+                    digest: failure.vertex.clone(),
+                }));
                 if let OpError::Exit { code, .. } = failure.error {
-                    details.push(Detail::Exit(errdefs::Exit { code: code.unsigned_abs() }));
+                    details.push(Detail::Exit(errdefs::Exit {
+                        code: code.unsigned_abs(),
+                    }));
                 }
                 details
             }
@@ -81,7 +88,10 @@ impl From<frontend::Error> for SolveError {
 fn excerpt(range: &SourceRange) -> errdefs::Source {
     let position = |position: Option<&pb::Position>| {
         let position = position.copied().unwrap_or_default();
-        errdefs::Position { line: position.line, character: position.character }
+        errdefs::Position {
+            line: position.line,
+            character: position.character,
+        }
     };
     errdefs::Source {
         info: errdefs::SourceInfo {

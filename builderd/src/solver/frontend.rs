@@ -12,7 +12,6 @@ use super::{Job, SolveError};
 use crate::frontend::{self, Host, HostError, ResolvedImage, WantedImage};
 use crate::ops::file::view_of;
 use crate::store::Snapshot;
-use crate::store::view::LastLink;
 
 /// A Dockerfile or another small file that a frontend reads may have this many bytes.
 const MAX_READ: u64 = 16 << 20;
@@ -46,10 +45,14 @@ impl Job {
                 sources: Vec::new(),
             },
             (_, Some(_)) => {
-                return Err(SolveError::Request("a request has either a frontend or a definition".to_owned()));
+                return Err(SolveError::Request(
+                    "a request has either a frontend or a definition".to_owned(),
+                ));
             }
             ("dockerfile.v0", None) => self.dockerfile(request).await?,
-            ("gateway.v0", None) if is_built_in(request.attributes.get("source")) => self.dockerfile(request).await?,
+            ("gateway.v0", None) if is_built_in(request.attributes.get("source")) => {
+                self.dockerfile(request).await?
+            }
             ("gateway.v0", None) => {
                 let source = request.attributes.get("source").cloned().unwrap_or_default();
                 return Err(SolveError::Request(format!(
@@ -88,13 +91,22 @@ impl Job {
     fn refer(&self, definition: &pb::Definition) -> Result<Option<Reference>, SolveError> {
         let edge = self.load(definition)?;
         let id: Arc<str> = format!("trimaran::{:032x}", rand::random::<u128>()).into();
-        let reference = Reference { id: Arc::clone(&id), definition: Arc::new(definition.clone()), edge };
+        let reference = Reference {
+            id: Arc::clone(&id),
+            definition: Arc::new(definition.clone()),
+            edge,
+        };
         self.references().insert(id, reference.clone());
         Ok(Some(reference))
     }
 
     async fn dockerfile(self: &Arc<Self>, request: BuildRequest) -> Result<Outcome, SolveError> {
-        let session = self.sessions().ids().first().map(|id| id.to_string()).unwrap_or_default();
+        let session = self
+            .sessions()
+            .ids()
+            .first()
+            .map(|id| id.to_string())
+            .unwrap_or_default();
         let request = frontend::Request {
             attributes: request.attributes,
             inputs: request.inputs,
@@ -115,7 +127,11 @@ impl Job {
         } else {
             References::One(references.into_values().next())
         };
-        Ok(Outcome { references, metadata, sources: build.sources })
+        Ok(Outcome {
+            references,
+            metadata,
+            sources: build.sources,
+        })
     }
 }
 
@@ -135,8 +151,16 @@ impl Host for JobHost {
         definition: pb::Definition,
         paths: Vec<String>,
     ) -> Result<BTreeMap<String, Bytes>, HostError> {
-        let Some(edge) = self.0.load(&definition)? else { return Ok(BTreeMap::new()) };
-        let snapshot = self.0.evaluate(&[edge]).await?.into_iter().next().unwrap_or_default();
+        let Some(edge) = self.0.load(&definition)? else {
+            return Ok(BTreeMap::new());
+        };
+        let snapshot = self
+            .0
+            .evaluate(&[edge])
+            .await?
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         self.0.fetch_files(&snapshot).await?;
         let store = self.0.solver().store().clone();
         let pool = store.pool().clone();

@@ -43,9 +43,9 @@ pub struct Job {
 }
 
 /// The result of one vertex, and whether it was there already.
-struct Done {
-    outputs: Vec<Snapshot>,
-    cached: bool,
+pub(super) struct Done {
+    pub(super) outputs: Vec<Snapshot>,
+    pub(super) cached: bool,
 }
 
 impl Job {
@@ -107,12 +107,22 @@ impl Job {
     }
 
     pub(super) fn announce(&self, graph: &Graph, vertex: &Vertex) -> VertexProgress {
-        let inputs = vertex.inputs.iter().map(|edge| graph.vertex(edge.vertex).digest.clone()).collect();
-        self.progress.vertex(&vertex.digest, &vertex.name, inputs, vertex.metadata.progress_group.clone())
+        let inputs = vertex
+            .inputs
+            .iter()
+            .map(|edge| graph.vertex(edge.vertex).digest.clone())
+            .collect();
+        self.progress.vertex(
+            &vertex.digest,
+            &vertex.name,
+            inputs,
+            vertex.metadata.progress_group.clone(),
+        )
     }
 
     fn reporter(&self, vertex: &Vertex) -> VertexProgress {
-        self.progress.vertex(&vertex.digest, &vertex.name, Vec::new(), None)
+        self.progress
+            .vertex(&vertex.digest, &vertex.name, Vec::new(), None)
     }
 
     /// The recorded result of an operation, if it may be used.
@@ -120,7 +130,10 @@ impl Job {
         if matches!(vertex.op.op, Some(pb::op::Op::Source(_)) | None) || vertex.metadata.ignore_cache {
             return None;
         }
-        let hit = self.solver.store().lookup(&cache_key::of_operation(&vertex.op, inputs))?;
+        let hit = self
+            .solver
+            .store()
+            .lookup(&cache_key::of_operation(&vertex.op, inputs))?;
         self.reporter(vertex).cached();
         Some(hit.outputs.into())
     }
@@ -174,9 +187,16 @@ impl Job {
         let store = self.solver.store();
         let key = cache_key::of_operation(&vertex.op, inputs);
         let fresh = vertex.metadata.ignore_cache;
-        let _flight = if fresh { None } else { Some(self.solver.flights().lock(key).await) };
+        let _flight = if fresh {
+            None
+        } else {
+            Some(self.solver.flights().lock(key).await)
+        };
         if !fresh && let Some(hit) = store.lookup(&key) {
-            return Ok(Done { outputs: hit.outputs, cached: true });
+            return Ok(Done {
+                outputs: hit.outputs,
+                cached: true,
+            });
         }
         match &vertex.op.op {
             Some(pb::op::Op::Exec(op)) => {
@@ -190,14 +210,20 @@ impl Job {
                 let _guard = cancel.clone().drop_guard();
                 let outputs = ops::exec::run(op, inputs, store, &self.sandboxes, progress, &cancel).await?;
                 store.remember(&key, &CachedResult::now(outputs.clone()));
-                Ok(Done { outputs, cached: false })
+                Ok(Done {
+                    outputs,
+                    cached: false,
+                })
             }
             Some(pb::op::Op::File(op)) => {
                 self.fetch(inputs, progress).await?;
                 let content_key = self.content_key(op, inputs).await?;
                 if !fresh && let Some(hit) = content_key.and_then(|key| store.lookup(&key)) {
                     store.remember(&key, &hit);
-                    return Ok(Done { outputs: hit.outputs, cached: true });
+                    return Ok(Done {
+                        outputs: hit.outputs,
+                        cached: true,
+                    });
                 }
                 progress.start();
                 let outputs = ops::file::run(op.clone(), inputs.to_vec(), store.clone()).await?;
@@ -206,15 +232,26 @@ impl Job {
                 if let Some(content_key) = content_key {
                     store.remember(&content_key, &result);
                 }
-                Ok(Done { outputs, cached: false })
+                Ok(Done {
+                    outputs,
+                    cached: false,
+                })
             }
-            Some(pb::op::Op::Merge(_)) => Err(OpError::Unsupported("merge operations are not supported yet".into())),
-            Some(pb::op::Op::Diff(_)) => Err(OpError::Unsupported("diff operations are not supported yet".into())),
-            Some(pb::op::Op::Build(_)) => Err(OpError::Unsupported("build operations are not supported yet".into())),
-            Some(pb::op::Op::Passthrough(_)) => {
-                Err(OpError::Unsupported("passthrough operations are not supported yet".into()))
+            Some(pb::op::Op::Merge(_)) => Err(OpError::Unsupported(
+                "merge operations are not supported yet".into(),
+            )),
+            Some(pb::op::Op::Diff(_)) => Err(OpError::Unsupported(
+                "diff operations are not supported yet".into(),
+            )),
+            Some(pb::op::Op::Build(_)) => Err(OpError::Unsupported(
+                "build operations are not supported yet".into(),
+            )),
+            Some(pb::op::Op::Passthrough(_)) => Err(OpError::Unsupported(
+                "passthrough operations are not supported yet".into(),
+            )),
+            Some(pb::op::Op::Source(_)) | None => {
+                Err(OpError::Unsupported("an operation without a kind".into()))
             }
-            Some(pb::op::Op::Source(_)) | None => Err(OpError::Unsupported("an operation without a kind".into())),
         }
     }
 
@@ -222,7 +259,9 @@ impl Job {
     async fn content_key(&self, op: &pb::FileOp, inputs: &[Snapshot]) -> Result<Option<CacheKey>, OpError> {
         let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.solver.store().clone());
         let pool = store.pool().clone();
-        Ok(pool.run(move || ops::file::content_key(&op, &inputs, &store)).await??)
+        Ok(pool
+            .run(move || ops::file::content_key(&op, &inputs, &store))
+            .await??)
     }
 
     /// Before the first step: a build for a platform that cannot run fails before it has run anything.
@@ -230,7 +269,10 @@ impl Job {
         self.platforms_run
             .get_or_try_init(|| async {
                 let needed = self.graph().step_platforms().map(platforms::of).collect();
-                self.solver.platforms().require(needed, self.solver.store().pool()).await
+                self.solver
+                    .platforms()
+                    .require(needed, self.solver.store().pool())
+                    .await
             })
             .await?;
         Ok(())
@@ -238,10 +280,14 @@ impl Job {
 
     fn check_entitlements(&self, op: &pb::ExecOp) -> Result<(), OpError> {
         if ops::exec::network(op)? == NetworkMode::Host && !self.entitlements.network_host {
-            return Err(OpError::NotAllowed { entitlement: "network.host" });
+            return Err(OpError::NotAllowed {
+                entitlement: "network.host",
+            });
         }
         if ops::exec::security(op)? == SecurityMode::Insecure && !self.entitlements.security_insecure {
-            return Err(OpError::NotAllowed { entitlement: "security.insecure" });
+            return Err(OpError::NotAllowed {
+                entitlement: "security.insecure",
+            });
         }
         Ok(())
     }

@@ -32,7 +32,8 @@ impl References {
             Self::One(one) => (one.as_ref(), None),
             Self::Platforms(platforms) => (None, Some(platforms)),
         };
-        one.into_iter().chain(platforms.into_iter().flat_map(BTreeMap::values))
+        one.into_iter()
+            .chain(platforms.into_iter().flat_map(BTreeMap::values))
     }
 }
 

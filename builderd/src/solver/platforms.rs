@@ -19,7 +19,10 @@ pub struct Platforms {
 
 impl Platforms {
     pub fn new(emulators: Emulators) -> Self {
-        Self { emulators, known: Mutex::new(None) }
+        Self {
+            emulators,
+            known: Mutex::new(None),
+        }
     }
 
     /// Everything that runs here and can be probed, the machine's own platform first; registers what is missing. The
@@ -29,7 +32,10 @@ impl Platforms {
             return known;
         }
         let emulators = self.emulators.clone();
-        let found = pool.run(move || emulators.ensure(&Emulators::known_platforms())).await.unwrap_or_default();
+        let found = pool
+            .run(move || emulators.ensure(&Emulators::known_platforms()))
+            .await
+            .unwrap_or_default();
         let runs: Vec<Support> = found.into_iter().filter(Support::runs).collect();
         for warning in runs.iter().filter_map(Support::warning) {
             tracing::warn!("{warning}");
@@ -40,8 +46,10 @@ impl Platforms {
 
     /// Proves the platforms anew, as handlers can go away; the error names the first that does not run, and the fix.
     pub async fn require(&self, platforms: BTreeSet<Platform>, pool: &Pool) -> Result<(), OpError> {
-        let foreign: Vec<Platform> =
-            platforms.into_iter().filter(|platform| *platform != Platform::host()).collect();
+        let foreign: Vec<Platform> = platforms
+            .into_iter()
+            .filter(|platform| *platform != Platform::host())
+            .collect();
         if foreign.is_empty() {
             return Ok(());
         }
@@ -56,5 +64,7 @@ impl Platforms {
 
 /// The platform of an operation; unset is the machine's own.
 pub fn of(platform: Option<&pb::Platform>) -> Platform {
-    platform.map_or_else(Platform::host, |p| Platform::new(&p.os, &p.architecture, &p.variant))
+    platform.map_or_else(Platform::host, |p| {
+        Platform::new(&p.os, &p.architecture, &p.variant)
+    })
 }

@@ -35,7 +35,9 @@ pub async fn evaluate(job: &Arc<Job>, targets: &[Edge]) -> Result<Vec<Snapshot>,
     let mut running: JoinSet<(usize, Result<Outputs, SolveError>)> = JoinSet::new();
     loop {
         while let Some(index) = evaluation.ready.pop_front() {
-            let Some(node) = evaluation.nodes.get(&index) else { continue };
+            let Some(node) = evaluation.nodes.get(&index) else {
+                continue;
+            };
             let vertex = Arc::clone(&node.vertex);
             let inputs = evaluation.inputs(&vertex);
             match job.recall(&vertex, &inputs) {
@@ -62,7 +64,9 @@ pub async fn evaluate(job: &Arc<Job>, targets: &[Edge]) -> Result<Vec<Snapshot>,
             }
             Some(Err(panic)) => {
                 running.shutdown().await;
-                return Err(SolveError::Request(format!("internal error: a step's task ended abnormally: {panic}")));
+                return Err(SolveError::Request(format!(
+                    "internal error: a step's task ended abnormally: {panic}"
+                )));
             }
         }
     }
@@ -72,7 +76,11 @@ pub async fn evaluate(job: &Arc<Job>, targets: &[Edge]) -> Result<Vec<Snapshot>,
 impl Evaluation {
     /// Collects what the targets need and the job does not have yet.
     fn plan(job: &Job, targets: &[Edge]) -> Self {
-        let mut evaluation = Self { nodes: HashMap::new(), ready: VecDeque::new(), done: HashMap::new() };
+        let mut evaluation = Self {
+            nodes: HashMap::new(),
+            ready: VecDeque::new(),
+            done: HashMap::new(),
+        };
         let graph = job.graph();
         let mut stack: Vec<usize> = targets.iter().map(|edge| edge.vertex).collect();
         while let Some(index) = stack.pop() {
@@ -85,13 +93,22 @@ impl Evaluation {
                 continue;
             }
             stack.extend(vertex.inputs.iter().map(|edge| edge.vertex));
-            evaluation.nodes.insert(index, Node { vertex, waiting_for: 0, users: Vec::new() });
+            evaluation.nodes.insert(
+                index,
+                Node {
+                    vertex,
+                    waiting_for: 0,
+                    users: Vec::new(),
+                },
+            );
         }
         // Announce in topological order: displays number vertices as they hear of them.
         let mut order: Vec<usize> = evaluation.nodes.keys().copied().collect();
         order.sort_unstable();
         for index in order {
-            let Some(vertex) = evaluation.nodes.get(&index).map(|node| Arc::clone(&node.vertex)) else { continue };
+            let Some(vertex) = evaluation.nodes.get(&index).map(|node| Arc::clone(&node.vertex)) else {
+                continue;
+            };
             job.announce(&graph, &vertex);
             let mut waiting_for = 0;
             for edge in &vertex.inputs {
@@ -115,11 +132,17 @@ impl Evaluation {
     }
 
     fn snapshot(&self, edge: Edge) -> Snapshot {
-        self.done.get(&edge.vertex).and_then(|outputs| outputs.get(edge.output)).cloned().unwrap_or_default()
+        self.done
+            .get(&edge.vertex)
+            .and_then(|outputs| outputs.get(edge.output))
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn finish(&mut self, job: &Job, index: usize, outputs: Outputs) {
-        let Some(node) = self.nodes.remove(&index) else { return };
+        let Some(node) = self.nodes.remove(&index) else {
+            return;
+        };
         job.finish(&node.vertex.digest, &outputs);
         self.done.insert(index, outputs);
         for user in node.users {

@@ -13,7 +13,7 @@ use tokio_util::io::StreamReader;
 
 use super::Client;
 use super::auth::Scopes;
-use super::error::Error;
+use super::error::{Corruption, Error, Finding};
 use super::host::Endpoint;
 use super::transport::{Body, Call, Transport, backoff};
 use crate::digest::{Digest, Hasher};
@@ -160,6 +160,15 @@ impl Download {
             .unwrap_or_default()
     }
 
+    fn corrupt(&self, finding: Finding) -> Error {
+        Error::Corrupt(Box::new(Corruption {
+            host: self.host(),
+            repository: self.repository.to_string(),
+            expected: self.descriptor.digest.clone(),
+            finding,
+        }))
+    }
+
     fn doing(&self) -> String {
         format!("pull blob {} of {}", self.descriptor.digest, self.repository)
     }
@@ -237,13 +246,10 @@ impl Download {
                     return Ok(None);
                 }
                 // A body without a length may end early without an error.
-                Ok(None) => Error::Length {
-                    host: self.host(),
-                    repository: self.repository.to_string(),
-                    digest: self.descriptor.digest.clone(),
+                Ok(None) => self.corrupt(Finding::Size {
                     expected: self.descriptor.size,
                     actual: self.offset,
-                },
+                }),
                 Ok(Some(Err(source))) => Error::Connect {
                     host: self.host(),
                     doing: self.doing(),
@@ -272,13 +278,10 @@ impl Download {
     fn take(&mut self, chunk: Bytes) -> Result<Bytes, Error> {
         self.offset += chunk.len() as u64;
         if self.offset > self.descriptor.size {
-            return Err(Error::Length {
-                host: self.host(),
-                repository: self.repository.to_string(),
-                digest: self.descriptor.digest.clone(),
+            return Err(self.corrupt(Finding::Size {
                 expected: self.descriptor.size,
                 actual: self.offset,
-            });
+            }));
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&chunk);
@@ -294,11 +297,6 @@ impl Download {
         if actual == self.descriptor.digest {
             return Ok(());
         }
-        Err(Error::Digest {
-            host: self.host(),
-            repository: self.repository.to_string(),
-            expected: self.descriptor.digest.clone(),
-            actual,
-        })
+        Err(self.corrupt(Finding::Digest(actual)))
     }
 }

@@ -47,23 +47,8 @@ pub enum Error {
     },
     #[error("registry {host} asks for an authentication that is not supported: {challenge:?}")]
     Challenge { host: String, challenge: String },
-    #[error("{repository}@{expected} from registry {host} is corrupt: its content has digest {actual}")]
-    Digest {
-        host: String,
-        repository: String,
-        expected: Digest,
-        actual: Digest,
-    },
-    #[error(
-        "{repository}@{digest} from registry {host} is corrupt: it has {actual} bytes instead of {expected}"
-    )]
-    Length {
-        host: String,
-        repository: String,
-        digest: Digest,
-        expected: u64,
-        actual: u64,
-    },
+    #[error("{0}")]
+    Corrupt(Box<Corruption>),
     #[error("{doing}: registry {host} sent more than {limit} bytes")]
     TooLarge { host: String, doing: String, limit: u64 },
     #[error("{doing}: registry {host} sent no usable {header} header")]
@@ -99,6 +84,38 @@ pub enum Error {
     },
     #[error("invalid address of registry or mirror: {address:?}")]
     Address { address: String },
+}
+
+/// Content that is not what was asked for.
+#[derive(Debug)]
+pub struct Corruption {
+    pub host: String,
+    pub repository: String,
+    pub expected: Digest,
+    pub finding: Finding,
+}
+
+/// In what corrupt content differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    Digest(Digest),
+    Size { expected: u64, actual: u64 },
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            host,
+            repository,
+            expected,
+            finding,
+        } = self;
+        write!(f, "{repository}@{expected} from registry {host} is corrupt: ")?;
+        match finding {
+            Finding::Digest(actual) => write!(f, "its content has digest {actual}"),
+            Finding::Size { expected, actual } => write!(f, "it has {actual} bytes instead of {expected}"),
+        }
+    }
 }
 
 /// An answer that is no success.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Client;
 use super::auth::Scopes;
-use super::error::Error;
+use super::error::{Corruption, Error, Finding};
 use super::host::Endpoint;
 use super::transport::{Body, Call};
 use crate::digest::Digest;
@@ -61,12 +61,12 @@ impl Client {
             Some(digest) if raw.matches(&digest) => {
                 Ok(RawManifest::with_digest(raw.bytes, media_type.as_deref(), digest))
             }
-            Some(expected) => Err(Error::Digest {
+            Some(expected) => Err(Error::Corrupt(Box::new(Corruption {
                 host: endpoint.host.clone(),
                 repository: repository.to_string(),
                 expected,
-                actual: raw.digest,
-            }),
+                finding: Finding::Digest(raw.digest),
+            }))),
             None => Ok(raw),
         }
     }

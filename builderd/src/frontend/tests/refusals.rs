@@ -194,3 +194,88 @@ fn the_excerpt_carries_the_file_and_both_ends_of_each_line() {
     assert_eq!(&detail.info.data[..12], b"FROM busybox");
     assert_eq!((detail.ranges[0].start.line, detail.ranges[0].end.line), (4, 4));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Whatever is written down, the answer is a build or an error.
+    #[test]
+    fn no_dockerfile_makes_the_frontend_panic(lines in proptest::collection::vec(line(), 1..12)) {
+        let text = lines.concat();
+        let _ = run(build(&TestHost::new(&text), &request(&[("platform", "linux/arm64,linux/amd64")])));
+    }
+}
+
+fn line() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::strategy::Strategy;
+    let keyword = proptest::sample::select(vec![
+        "FROM busybox AS a",
+        "FROM a",
+        "FROM localhost:5000/trigger AS b",
+        "FROM scratch",
+        "FROM",
+        "COPY",
+        "ADD",
+        "RUN",
+        "ENV",
+        "ARG",
+        "WORKDIR",
+        "USER",
+        "EXPOSE",
+        "ONBUILD COPY",
+        "ONBUILD RUN",
+        "COPY --from=a",
+        "COPY --from=1",
+        "COPY --from=busybox",
+        "COPY --parents",
+        "RUN --mount=from=b,target=x",
+        "RUN --mount=type=cache,target=/c",
+        "HEALTHCHECK CMD",
+        "VOLUME",
+        "LABEL",
+        "CMD",
+        "SHELL",
+    ]);
+    let word = proptest::sample::select(vec![
+        " x",
+        " /",
+        " .",
+        " ..",
+        " ./",
+        " $A",
+        " ${A:-b}",
+        " \"",
+        " A=1",
+        " --",
+        " --chown=a:b",
+        " --chmod=9",
+        " [\"x\"]",
+        " [\"x\", \"/y\"]",
+        " <<E",
+        " <<-E",
+        " 80",
+        " *",
+        " \\",
+        "\n",
+        "\nE",
+        "\nE\n",
+    ]);
+    (keyword, proptest::collection::vec(word, 0..5))
+        .prop_map(|(keyword, words)| format!("{keyword}{}\n", words.concat()))
+}
+
+#[test]
+fn a_large_file_costs_no_more_than_its_size() {
+    let stage = |at: usize| {
+        format!(
+            "FROM busybox AS s{at}\nENV A={at}\nRUN one {at}\nRUN two $A\nRUN three\nCOPY --from=s{} /a /b\n",
+            at.saturating_sub(1)
+        )
+    };
+    let text: String = std::iter::once("FROM busybox AS s0\n".to_owned())
+        .chain((1..200).map(stage))
+        .collect();
+    let built = run(build(&TestHost::new(&text), &request(&[]))).unwrap();
+    // One image, four steps for each stage but the first, and the head.
+    assert_eq!(built.targets[0].definition.def.len(), 1 + 199 * 4 + 1);
+}

@@ -1,0 +1,300 @@
+//! Results become images: a config and a manifest for each platform, an index over them.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use registry::image::ImageConfig;
+use registry::manifest::{Annotations, RawManifest};
+use registry::media_type::Dialect;
+use registry::{Descriptor, Digest, Index, Manifest};
+
+use super::attributes::{ImageOptions, Place};
+use super::history::{self, LayerFacts};
+use super::{Context, ExportError, Response, Results, Target, build_info};
+use crate::progress::VertexProgress;
+use crate::store::{Compression, LayerBlob, LayerBlobError, LayerId, RemoteBlob};
+
+/// Layers that are made into blobs at a time; each is compressed on several threads.
+const LAYERS_AT_ONCE: usize = 4;
+const CONFIG_DIGEST: &str = "containerimage.config.digest";
+const CREATED: &str = "org.opencontainers.image.created";
+
+/// One image, ready to be written.
+#[derive(Clone, Debug)]
+pub(super) struct AssembledImage {
+    pub manifest: RawManifest,
+    pub config: Bytes,
+    pub config_descriptor: Descriptor,
+    pub layers: Vec<Layer>,
+}
+
+/// A layer blob and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    pub descriptor: Descriptor,
+    /// The registries that have it; without, it is in the blob store.
+    pub remote: Option<RemoteBlob>,
+}
+
+/// What an image export comes to.
+#[derive(Clone, Debug)]
+pub(super) struct Assembled {
+    pub images: Vec<AssembledImage>,
+    pub index: Option<RawManifest>,
+    /// Describes the index, or the one manifest.
+    root: Descriptor,
+    build_infos: Response,
+}
+
+impl Assembled {
+    /// What names the export: the index, or the one manifest.
+    pub fn root(&self) -> &RawManifest {
+        match (&self.index, self.images.first()) {
+            (Some(index), _) => index,
+            (None, Some(image)) => &image.manifest,
+            (None, None) => unreachable!("an export without an index has one image"),
+        }
+    }
+
+    pub fn root_descriptor(&self) -> &Descriptor {
+        &self.root
+    }
+
+    pub fn response(&self, options: &ImageOptions) -> Result<Response, ExportError> {
+        let mut response = self.build_infos.clone();
+        response.insert("containerimage.digest".to_owned(), self.root.digest.to_string());
+        let mut descriptor = self.root.clone();
+        let created = match options.epoch {
+            Some(epoch) => history::from_seconds(epoch),
+            None => history::rfc3339(SystemTime::now()),
+        };
+        descriptor.set_annotation(CREATED, created);
+        let json = registry::json::compact(&descriptor).map_err(ExportError::Write)?;
+        response.insert(
+            "containerimage.descriptor".to_owned(),
+            base64::engine::general_purpose::STANDARD.encode(json),
+        );
+        if let (None, [image]) = (&self.index, self.images.as_slice()) {
+            response.insert(
+                CONFIG_DIGEST.to_owned(),
+                image.config_descriptor.digest.to_string(),
+            );
+        }
+        if !options.names.is_empty() {
+            let names: Vec<String> = options.names.iter().map(ToString::to_string).collect();
+            response.insert("image.name".to_owned(), names.join(","));
+        }
+        Ok(response)
+    }
+}
+
+pub(super) async fn assemble(
+    options: &ImageOptions,
+    results: &Results,
+    context: &Context<'_>,
+    vertex: &VertexProgress,
+) -> Result<Assembled, ExportError> {
+    if !results.multi_platform && results.targets.len() > 1 {
+        return Err(ExportError::SeveralPlatforms);
+    }
+    let status = vertex.status("exporting layers", "exporting layers");
+    let layers = futures::stream::iter(&results.targets)
+        .map(|target| layers_of(target, options, context, vertex))
+        .buffered(results.targets.len().max(1))
+        .try_collect::<Vec<_>>()
+        .await?;
+    status.complete();
+    let mut images = Vec::new();
+    let mut build_infos = Response::new();
+    for (target, layers) in results.targets.iter().zip(layers) {
+        let image = image(target, layers, options, results, context)?;
+        announce(vertex, "exporting manifest", &image.manifest.digest);
+        announce(vertex, "exporting config", &image.config_descriptor.digest);
+        if let Some(info) = &results.build_info {
+            let key = match results.multi_platform {
+                true => format!("containerimage.buildinfo/{}", target.id),
+                false => "containerimage.buildinfo".to_owned(),
+            };
+            build_infos.insert(key, info.to_base64().map_err(ExportError::Write)?);
+        }
+        images.push(image);
+    }
+    let (index, root) = match results.multi_platform {
+        true => {
+            let index = index(&images, results, options)?;
+            announce(vertex, "exporting manifest list", &index.digest);
+            let mut root = index.descriptor();
+            root.annotations = Some(options.annotations(Place::IndexDescriptor, None));
+            (Some(index), root)
+        }
+        false => {
+            let Some((image, target)) = images.first().zip(results.targets.first()) else {
+                return Err(ExportError::SeveralPlatforms);
+            };
+            let mut root = image.manifest.descriptor().with_platform(target.platform.clone());
+            root.annotations = Some(options.annotations(Place::ManifestDescriptor, Some(&target.platform)));
+            (None, root)
+        }
+    };
+    Ok(Assembled {
+        images,
+        index,
+        root,
+        build_infos,
+    })
+}
+
+/// BuildKit's display has one line for each document that is written.
+fn announce(vertex: &VertexProgress, doing: &str, digest: &Digest) {
+    let text = format!("{doing} {digest}");
+    vertex.status(&text, &text).complete();
+}
+
+async fn layers_of(
+    target: &Target,
+    options: &ImageOptions,
+    context: &Context<'_>,
+    vertex: &VertexProgress,
+) -> Result<Vec<LayerBlob>, ExportError> {
+    futures::stream::iter(target.snapshot.layers())
+        .map(|layer| layer_blob(layer, options.compression, context, vertex))
+        .buffered(LAYERS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn layer_blob(
+    layer: &LayerId,
+    compression: Compression,
+    context: &Context<'_>,
+    vertex: &VertexProgress,
+) -> Result<LayerBlob, ExportError> {
+    let failed = |source| ExportError::Layer {
+        layer: layer.clone(),
+        source,
+    };
+    let store = context.images.store();
+    match store.layer_blob(layer, compression).await {
+        // To be compressed otherwise, a layer of the base image has to be here.
+        Err(LayerBlobError::Absent { remote, .. }) => {
+            context.images.fetch_blob(&remote, vertex).await?;
+            store.layer_blob(layer, compression).await.map_err(failed)
+        }
+        other => other.map_err(failed),
+    }
+}
+
+fn image(
+    target: &Target,
+    blobs: Vec<LayerBlob>,
+    options: &ImageOptions,
+    results: &Results,
+    context: &Context<'_>,
+) -> Result<AssembledImage, ExportError> {
+    let config_failed = |source| ExportError::Config {
+        target: target.id.clone(),
+        source,
+    };
+    let mut config = match &target.config {
+        Some(bytes) => ImageConfig::parse(bytes).map_err(config_failed)?,
+        None => ImageConfig::for_platform(&target.platform),
+    };
+    let base = match &target.base_config {
+        Some(bytes) => ImageConfig::parse(bytes).map_err(config_failed)?.history,
+        None => Vec::new(),
+    };
+    config.rootfs.diff_ids = blobs.iter().map(|blob| blob.diff_id.clone()).collect();
+    let facts: Vec<LayerFacts> = target
+        .snapshot
+        .layers()
+        .iter()
+        .map(|layer| facts(layer, context))
+        .collect();
+    config.history = history::complete(config.history, &facts);
+    let epoch = options.epoch.or(target.epoch);
+    if let Some(epoch) = epoch {
+        history::clamp(&mut config.history, &base, epoch);
+    }
+    config.created = match (&config.created, epoch) {
+        (Some(created), Some(epoch)) => Some(history::clamped(Some(created), epoch)),
+        (Some(created), None) => Some(created.clone()),
+        (None, _) => config
+            .history
+            .iter()
+            .rev()
+            .find_map(|entry| entry.created.clone()),
+    };
+    if let Some(info) = &results.build_info {
+        let text = info.to_base64().map_err(ExportError::Write)?;
+        config
+            .other
+            .insert(build_info::CONFIG_KEY.to_owned(), text.into());
+    }
+    let bytes: Bytes = config.to_stored_bytes().map_err(ExportError::Write)?.into();
+    let config_descriptor = Descriptor::of(options.dialect.config(), &bytes);
+    let layers: Vec<Layer> = blobs
+        .into_iter()
+        .map(|blob| layer(blob, options.dialect))
+        .collect();
+    let mut manifest = Manifest::new(
+        options.dialect.manifest(),
+        config_descriptor.clone(),
+        layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+    );
+    manifest.annotations = Some(options.annotations(Place::Manifest, Some(&target.platform)));
+    Ok(AssembledImage {
+        manifest: RawManifest::from_manifest(&manifest).map_err(ExportError::Write)?,
+        config: bytes,
+        config_descriptor,
+        layers,
+    })
+}
+
+fn facts(layer: &LayerId, context: &Context<'_>) -> LayerFacts {
+    match context.images.store().layer(layer) {
+        Some(record) => LayerFacts {
+            description: record.description,
+            created: record.created_at,
+        },
+        None => LayerFacts {
+            description: String::new(),
+            created: SystemTime::UNIX_EPOCH,
+        },
+    }
+}
+
+/// Our own layers speak the export's dialect; those of a base image keep the type they came with.
+fn layer(blob: LayerBlob, dialect: Dialect) -> Layer {
+    let ours = registry::media_type::Compression::of_layer(&blob.descriptor.media_type);
+    let media_type = match (ours, &blob.remote) {
+        (Some(compression), None) => dialect.layer(compression).to_owned(),
+        _ => blob.descriptor.media_type,
+    };
+    Layer {
+        descriptor: Descriptor::new(&media_type, blob.descriptor.digest, blob.descriptor.size),
+        remote: blob.remote,
+    }
+}
+
+fn index(
+    images: &[AssembledImage],
+    results: &Results,
+    options: &ImageOptions,
+) -> Result<RawManifest, ExportError> {
+    let mut entries = Vec::new();
+    for (image, target) in images.iter().zip(&results.targets) {
+        let mut entry = image.manifest.descriptor().with_platform(target.platform.clone());
+        entry.annotations = present(options.annotations(Place::ManifestDescriptor, Some(&target.platform)));
+        entries.push(entry);
+    }
+    let mut index = Index::new(options.dialect.index(), entries);
+    index.annotations = present(options.annotations(Place::Index, None));
+    RawManifest::from_index(&index).map_err(ExportError::Write)
+}
+
+fn present(annotations: BTreeMap<String, String>) -> Option<Annotations> {
+    Some(annotations).filter(|annotations| !annotations.is_empty())
+}

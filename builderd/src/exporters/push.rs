@@ -1,0 +1,186 @@
+//! Images go to registries: blobs, then manifests, then the index, tags last.
+//!
+//! A reader never sees a half-pushed image, since nothing has a name before everything below it is there. For the same
+//! reason a tag that already names the same digest means that there is nothing to do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use registry::client::{BlobSource, HostConfig, OnProgress, UploadOptions};
+use registry::manifest::RawManifest;
+use registry::{Client, Descriptor, Digest, Reference, Repository};
+
+use super::assemble::Assembled;
+use super::attributes::ImageOptions;
+use super::{Context, ExportError};
+use crate::progress::VertexProgress;
+use crate::sources::image::repositories;
+use crate::store::{RemoteBlob, Store};
+
+const UPLOADS_AT_ONCE: usize = 4;
+
+/// A blob to push, and where its bytes come from.
+struct Blob {
+    descriptor: Descriptor,
+    source: BlobSource,
+    mount_from: Vec<Repository>,
+}
+
+pub(super) async fn push(
+    options: &ImageOptions,
+    assembled: &Assembled,
+    context: &Context<'_>,
+    vertex: &VertexProgress,
+) -> Result<(), ExportError> {
+    let blobs = blobs(assembled, context.images.client(), context.images.store());
+    let mut by_repository: BTreeMap<&Repository, Vec<&Reference>> = BTreeMap::new();
+    for name in &options.names {
+        by_repository.entry(name.repository()).or_default().push(name);
+    }
+    for (repository, names) in by_repository {
+        let client = client_for(repository, options, context.images.client());
+        let mut outdated = Vec::new();
+        for name in names {
+            let name = match options.push_by_digest {
+                true => repository.with_digest(assembled.root().digest.clone()),
+                false => name.clone(),
+            };
+            if !is_current(&client, &name, assembled.root()).await? {
+                outdated.push(name);
+            }
+        }
+        if outdated.is_empty() {
+            let text = format!("{repository} is up to date");
+            vertex.status(&text, &text).complete();
+            continue;
+        }
+        let status = vertex.status(&format!("pushing layers for {repository}"), "pushing layers");
+        futures::stream::iter(&blobs)
+            .map(|blob| push_blob(&client, repository, blob, vertex))
+            .buffer_unordered(UPLOADS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        status.complete();
+        push_manifests(&client, repository, assembled, &outdated, vertex).await?;
+    }
+    Ok(())
+}
+
+fn failed(name: &dyn std::fmt::Display) -> impl FnOnce(registry::Error) -> ExportError {
+    let name = name.to_string();
+    move |source| ExportError::Push { name, source }
+}
+
+fn client_for(repository: &Repository, options: &ImageOptions, client: &Client) -> Client {
+    if !options.insecure {
+        return client.clone();
+    }
+    let known = client.config().hosts.get(repository.registry()).cloned();
+    client.with_host(
+        repository.registry(),
+        HostConfig {
+            insecure: true,
+            ..known.unwrap_or_default()
+        },
+    )
+}
+
+async fn is_current(client: &Client, name: &Reference, root: &RawManifest) -> Result<bool, ExportError> {
+    let found = client.head_manifest(name).await.map_err(failed(name))?;
+    Ok(found.is_some_and(|found| found.digest == root.digest))
+}
+
+/// Every blob once: platforms often share them.
+fn blobs(assembled: &Assembled, client: &Client, store: &Store) -> Vec<Blob> {
+    let mut blobs: BTreeMap<Digest, Blob> = BTreeMap::new();
+    for image in &assembled.images {
+        for layer in &image.layers {
+            blobs
+                .entry(layer.descriptor.digest.clone())
+                .or_insert_with(|| layer_blob(&layer.descriptor, layer.remote.as_ref(), client, store));
+        }
+        blobs.insert(
+            image.config_descriptor.digest.clone(),
+            Blob {
+                descriptor: image.config_descriptor.clone(),
+                source: BlobSource::Bytes(image.config.clone()),
+                mount_from: Vec::new(),
+            },
+        );
+    }
+    blobs.into_values().collect()
+}
+
+fn layer_blob(descriptor: &Descriptor, remote: Option<&RemoteBlob>, client: &Client, store: &Store) -> Blob {
+    let mount_from: Vec<Repository> =
+        remote.map_or_else(Vec::new, |remote| repositories(&remote.repositories).collect());
+    let here = store.blobs().has(&descriptor.digest);
+    let source = match mount_from.first() {
+        // Copied from registry to registry, without being unpacked or kept.
+        Some(from) if !here => BlobSource::remote(client.clone(), from.clone(), descriptor.clone()),
+        _ => BlobSource::File(store.blobs().path(&descriptor.digest)),
+    };
+    Blob {
+        descriptor: descriptor.clone(),
+        source,
+        mount_from,
+    }
+}
+
+async fn push_blob(
+    client: &Client,
+    repository: &Repository,
+    blob: &Blob,
+    vertex: &VertexProgress,
+) -> Result<(), ExportError> {
+    let size = blob.descriptor.size;
+    let status = vertex.status(
+        &format!("pushing {} to {repository}", blob.descriptor.digest),
+        &format!("pushing {}", blob.descriptor.digest),
+    );
+    let progress: OnProgress = {
+        let status = status.clone();
+        Arc::new(move |sent| status.update(sent, size))
+    };
+    let options = UploadOptions {
+        mount_from: blob.mount_from.clone(),
+        progress: Some(progress),
+    };
+    let pushed = client
+        .push_blob(repository, &blob.descriptor, &blob.source, &options)
+        .await
+        .map_err(failed(repository))?;
+    tracing::debug!(digest = %blob.descriptor.digest, %repository, ?pushed, "blob pushed");
+    status.complete();
+    Ok(())
+}
+
+async fn push_manifests(
+    client: &Client,
+    repository: &Repository,
+    assembled: &Assembled,
+    names: &[Reference],
+    vertex: &VertexProgress,
+) -> Result<(), ExportError> {
+    if assembled.index.is_some() {
+        for image in &assembled.images {
+            let reference = repository.with_digest(image.manifest.digest.clone());
+            client
+                .put_manifest(&reference, &image.manifest)
+                .await
+                .map_err(failed(&reference))?;
+        }
+    }
+    for name in names {
+        let digest = &assembled.root().digest;
+        let text = format!("pushing manifest for {}", name.clone().pinned(digest.clone()));
+        let status = vertex.status(&text, &text);
+        client
+            .put_manifest(name, assembled.root())
+            .await
+            .map_err(failed(name))?;
+        status.complete();
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! The clients of a build as the source of its registry credentials.
+
+use futures::future::BoxFuture;
+use registry::client::{
+    BoxError, CredentialSource, Credentials as RegistryCredentials, Secret as RegistrySecret,
+};
+
+use super::{Credentials, Group, Secret};
+
+impl CredentialSource for Group {
+    fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<RegistryCredentials, BoxError>> {
+        Box::pin(async move {
+            Ok(match Self::credentials(self, host).await {
+                Ok(Credentials::Anonymous) => RegistryCredentials::Anonymous,
+                Ok(Credentials::Password { username, password }) => RegistryCredentials::Basic {
+                    username,
+                    password: text(&password)?,
+                },
+                Ok(Credentials::IdentityToken(token)) => {
+                    RegistryCredentials::Identity { token: text(&token)? }
+                }
+                // Clients without credentials, such as buildctl without a config, need not offer the service.
+                Err(error) if error.is_absent() => RegistryCredentials::Anonymous,
+                Err(error) => return Err(error.into()),
+            })
+        })
+    }
+}
+
+fn text(secret: &Secret) -> Result<RegistrySecret, BoxError> {
+    let text = secret.expose_text().ok_or("the client's password is not text")?;
+    Ok(RegistrySecret::new(text))
+}

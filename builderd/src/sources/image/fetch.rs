@@ -1,0 +1,183 @@
+//! Brings the layers of images here when somebody needs their files, or their blobs.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use registry::client::BlobReader;
+use registry::{Descriptor, Digest};
+
+use super::{Images, repositories};
+use crate::progress::{StatusProgress, VertexProgress};
+use crate::store::{
+    self, BlobError, Expected, KeepBlob, LayerId, LayerRecord, RemoteBlob, Snapshot, UnpackError,
+};
+
+/// Layers of one snapshot that are on their way at a time.
+const AT_ONCE: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("layer {layer} is neither here nor known to be anywhere else")]
+    Lost { layer: LayerId },
+    #[error("cannot fetch layer {digest}")]
+    Pull {
+        digest: Digest,
+        #[source]
+        source: registry::Error,
+    },
+    #[error("cannot unpack layer {digest}")]
+    Unpack {
+        digest: Digest,
+        #[source]
+        source: UnpackError,
+    },
+    #[error("cannot keep blob {digest}")]
+    Keep {
+        digest: Digest,
+        #[source]
+        source: BlobError,
+    },
+    #[error("cannot keep blob {digest}")]
+    Write {
+        digest: Digest,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    LostWork(#[from] store::WorkLost),
+}
+
+impl Images {
+    /// Makes sure that the files of all layers are here. Costs one look for each layer if they are.
+    pub async fn fetch(&self, snapshot: &Snapshot, progress: &VertexProgress) -> Result<(), FetchError> {
+        let missing: Vec<&LayerId> = snapshot
+            .layers()
+            .iter()
+            .filter(|layer| !self.store.has_folder(layer))
+            .collect();
+        futures::stream::iter(missing)
+            .map(|layer| self.fetch_layer(layer, progress))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn fetch_layer(&self, layer: &LayerId, progress: &VertexProgress) -> Result<(), FetchError> {
+        // Other builds may be fetching the same layer: the second one finds it there.
+        let _alone = self.store.lock_layer(layer).await;
+        if self.store.has_folder(layer) {
+            return Ok(());
+        }
+        let Some(LayerRecord {
+            diff_id: Some(diff_id),
+            remote: Some(remote),
+            ..
+        }) = self.store.layer(layer)
+        else {
+            return Err(FetchError::Lost { layer: layer.clone() });
+        };
+        let digest = &remote.descriptor.digest;
+        let unpack_failed = |source| FetchError::Unpack {
+            digest: digest.clone(),
+            source,
+        };
+        if self.store.blobs().has(digest) {
+            let status = progress.status(&format!("extracting {digest}"), "extract");
+            self.store
+                .unpack_stored_layer(&diff_id, digest)
+                .await
+                .map_err(unpack_failed)?;
+            status.complete();
+            return Ok(());
+        }
+        let status = progress.status(digest.as_str(), "downloading");
+        let reader = self.open(&remote).await?;
+        let counted = counted(reader, remote.descriptor.size, status.clone()).map_err(std::io::Error::other);
+        self.store
+            .unpack_layer(&diff_id, &remote.descriptor, counted, KeepBlob::No)
+            .await
+            .map_err(unpack_failed)?;
+        status.complete();
+        Ok(())
+    }
+
+    /// Brings a blob into the blob store.
+    pub async fn fetch_blob(&self, remote: &RemoteBlob, progress: &VertexProgress) -> Result<(), FetchError> {
+        let digest = remote.descriptor.digest.clone();
+        let keep_failed = |source| FetchError::Keep {
+            digest: digest.clone(),
+            source,
+        };
+        let blobs = self.store.blobs();
+        if blobs.has(&digest) {
+            return Ok(());
+        }
+        let status = progress.status(digest.as_str(), "downloading");
+        let mut reader = std::pin::pin!(counted(
+            self.open(remote).await?,
+            remote.descriptor.size,
+            status.clone()
+        ));
+        let expected = Expected {
+            digest: digest.clone(),
+            size: Some(remote.descriptor.size),
+        };
+        let mut writer = blobs.writer(Some(expected)).map_err(keep_failed)?;
+        while let Some(chunk) = reader.try_next().await.map_err(|source| FetchError::Pull {
+            digest: digest.clone(),
+            source,
+        })? {
+            writer = self
+                .store
+                .pool()
+                .run(move || std::io::Write::write_all(&mut writer, &chunk).map(|()| writer))
+                .await?
+                .map_err(|source| FetchError::Write {
+                    digest: digest.clone(),
+                    source,
+                })?;
+        }
+        writer.commit().map_err(keep_failed)?;
+        status.complete();
+        Ok(())
+    }
+
+    /// Opens a blob at the first repository that has it.
+    async fn open(&self, remote: &RemoteBlob) -> Result<BlobReader, FetchError> {
+        let descriptor = Descriptor::new(
+            &remote.descriptor.media_type,
+            remote.descriptor.digest.clone(),
+            remote.descriptor.size,
+        );
+        let mut failure = None;
+        for repository in repositories(&remote.repositories) {
+            match self.client.blob(&repository, &descriptor).await {
+                Ok(reader) => return Ok(reader),
+                Err(error) => {
+                    tracing::debug!(%repository, %error, "blob not to be had here");
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(match failure {
+            Some(source) => FetchError::Pull {
+                digest: descriptor.digest,
+                source,
+            },
+            None => FetchError::Lost {
+                layer: LayerId::new(descriptor.digest.as_str()),
+            },
+        })
+    }
+}
+
+fn counted(
+    reader: BlobReader,
+    total: u64,
+    status: StatusProgress,
+) -> impl futures::Stream<Item = Result<Bytes, registry::Error>> + Send {
+    let mut received = 0;
+    reader.inspect_ok(move |chunk| {
+        received += chunk.len() as u64;
+        status.update(received, total);
+    })
+}
