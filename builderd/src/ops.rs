@@ -3,7 +3,10 @@
 pub mod exec;
 pub mod file;
 
+use registry::reference::ReferenceError;
+
 use crate::executor::step::StepError;
+use crate::sources::image::{FetchError, ImageError};
 use crate::sources::local::LocalError;
 use crate::store::{LayerError, WorkLost};
 
@@ -26,6 +29,16 @@ pub enum OpError {
     File(#[from] file::FileOpError),
     #[error(transparent)]
     Local(#[from] LocalError),
+    #[error("invalid image reference {reference:?}")]
+    Reference {
+        reference: String,
+        #[source]
+        source: ReferenceError,
+    },
+    #[error(transparent)]
+    Image(Box<ImageError>),
+    #[error(transparent)]
+    Fetch(Box<FetchError>),
     /// A platform that does not run here, why, and what helps.
     #[error("{0}")]
     Platform(String),
@@ -35,4 +48,16 @@ pub enum OpError {
     NotAllowed { entitlement: &'static str },
     #[error("context canceled")]
     Canceled,
+}
+
+impl From<ImageError> for OpError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
+    }
+}
+
+impl From<FetchError> for OpError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod cache_key;
 mod error;
+mod export;
 mod flight;
 mod frontend;
 mod inputs;
@@ -20,11 +21,14 @@ use binfmt::Emulators;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use error::{Failure, SolveError, chain};
+pub use export::ExportRequest;
 pub use frontend::BuildRequest;
 pub use job::{Entitlements, Job};
 pub use outcome::{Outcome, Reference, References};
 
 use crate::executor::Executor;
+use crate::session::Group;
+use crate::sources::image::Images;
 use crate::store::Store;
 
 /// What all builds of a daemon share. Cheap to clone.
@@ -35,6 +39,8 @@ pub struct Solver(Arc<Inner>);
 struct Inner {
     store: Store,
     executor: Executor,
+    /// Without credentials; each build looks images up in its own client's name.
+    registries: registry::Client,
     platforms: platforms::Platforms,
     flights: flight::Flights,
     /// Turns for steps that run at the same time, over all builds.
@@ -42,7 +48,7 @@ struct Inner {
 }
 
 impl Solver {
-    pub fn new(store: Store, executor: Executor, emulators: Emulators) -> Self {
+    pub fn new(store: Store, executor: Executor, emulators: Emulators, registries: registry::Config) -> Self {
         // Steps often wait for a disk or a network, so more of them run than there are cores.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let turns = Semaphore::new((2 * cores).max(4));
@@ -50,6 +56,7 @@ impl Solver {
         Self(Arc::new(Inner {
             store,
             executor,
+            registries: registry::Client::new(registries, Arc::new(registry::client::Anonymous)),
             platforms,
             flights: flight::Flights::default(),
             turns,
@@ -62,6 +69,13 @@ impl Solver {
 
     pub fn executor(&self) -> &Executor {
         &self.0.executor
+    }
+
+    fn images_for(&self, sessions: &Group) -> Images {
+        Images::new(
+            self.0.registries.with_credentials(Arc::new(sessions.clone())),
+            self.0.store.clone(),
+        )
     }
 
     pub fn platforms(&self) -> &platforms::Platforms {

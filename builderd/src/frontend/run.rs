@@ -61,7 +61,7 @@ impl Frame {
                     bound.push(ssh(&mount, agents, &mut environment)?);
                     agents += 1;
                 }
-                _ => bound.push(self.mount(mount, *source, lowering)?),
+                _ => bound.push(self.mount(&mount, *source, lowering)?),
             }
         }
         if lowering.attributes.shm_size > 0 {
@@ -177,7 +177,7 @@ impl Frame {
     /// A mount of files: bind, cache, tmpfs.
     fn mount(
         &self,
-        mount: Mount,
+        mount: &Mount,
         source: Option<usize>,
         lowering: &mut Lowering<'_>,
     ) -> Result<Bound, Problem> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proto::errdefs::{self, Detail};
 use proto::pb;
 
+use crate::exporters::ExportError;
 use crate::frontend;
 use crate::graph::{LoadError, SourceRange};
 use crate::ops::OpError;
@@ -29,6 +30,8 @@ pub enum SolveError {
     Load(Arc<LoadError>),
     #[error("{}", chain(_0.as_ref()))]
     Frontend(Arc<frontend::Error>),
+    #[error("{}", chain(_0.as_ref()))]
+    Export(Arc<ExportError>),
     #[error("{0}")]
     Request(String),
     /// Nobody wants the result any more.
@@ -68,7 +71,7 @@ impl SolveError {
                 }
                 details
             }
-            Self::Load(_) | Self::Request(_) | Self::Canceled => Vec::new(),
+            Self::Load(_) | Self::Export(_) | Self::Request(_) | Self::Canceled => Vec::new(),
         }
     }
 }

@@ -1,32 +1,56 @@
 //! Where a job's files come from: resolves its sources, and pulls the layers that an operation is about to read.
 
+use std::sync::Arc;
+
+use binfmt::Platform;
 use proto::pb;
+use registry::Reference;
 
 use super::Job;
 use super::job::Done;
-use crate::frontend::{ResolvedImage, WantedImage};
+use super::platforms;
+use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
 use crate::ops::OpError;
 use crate::progress::VertexProgress;
+use crate::sources::image::{FetchError, Freshness, Image, ImageError};
 use crate::sources::local::{self, LocalSource};
 use crate::store::Snapshot;
+
+const IMAGE: &str = "docker-image";
+const LOCAL: &str = "local";
 
 impl Job {
     pub(super) async fn source(
         &self,
         source: &pb::SourceOp,
-        _vertex: &Vertex,
+        vertex: &Vertex,
         progress: &VertexProgress,
     ) -> Result<Done, OpError> {
-        let store = self.solver().store();
-        let snapshot = match source.identifier.split_once("://").map(|(scheme, _)| scheme) {
-            Some("local") => {
-                local::load(&LocalSource::parse(source)?, self.sessions(), store, progress).await?
+        let snapshot = match source.identifier.split_once("://") {
+            Some((LOCAL, _)) => {
+                local::load(
+                    &LocalSource::parse(source)?,
+                    self.sessions(),
+                    self.solver().store(),
+                    progress,
+                )
+                .await?
+            }
+            Some((IMAGE, reference)) => {
+                let mode = source.attrs.get("image.resolvemode").map_or("", String::as_str);
+                let platform = platforms::of(vertex.op.platform.as_ref());
+                let status = progress.status(&format!("resolve {reference}"), "resolve");
+                let image = self
+                    .image(reference, &platform, Freshness::from_mode(mode))
+                    .await?;
+                status.complete();
+                image.snapshot.clone()
             }
             _ => {
+                let what = &source.identifier;
                 return Err(OpError::Unsupported(format!(
-                    "source {} is not supported yet",
-                    source.identifier
+                    "source {what} is not supported yet: copy it into the context"
                 )));
             }
         };
@@ -36,25 +60,70 @@ impl Job {
         })
     }
 
+    async fn image(
+        &self,
+        reference: &str,
+        platform: &Platform,
+        freshness: Freshness,
+    ) -> Result<Arc<Image>, OpError> {
+        let reference: Reference = reference.parse().map_err(|source| OpError::Reference {
+            reference: reference.to_owned(),
+            source,
+        })?;
+        Ok(self
+            .images()
+            .resolve(&reference, &to_registry(platform), freshness)
+            .await?)
+    }
+
     /// Brings the files of all inputs here.
     pub(super) async fn fetch(
         &self,
-        _inputs: &[Snapshot],
-        _progress: &VertexProgress,
-    ) -> Result<(), OpError> {
+        inputs: &[Snapshot],
+        progress: &VertexProgress,
+    ) -> Result<(), FetchError> {
+        for input in inputs {
+            self.images().fetch(input, progress).await?;
+        }
         Ok(())
     }
 
     /// Brings the files of a result here, for somebody outside of the graph who reads them.
-    pub(crate) async fn fetch_files(&self, _snapshot: &Snapshot) -> Result<(), OpError> {
-        Ok(())
+    pub(crate) async fn fetch_files(&self, snapshot: &Snapshot) -> Result<(), FetchError> {
+        let progress = self.progress().internal_vertex("[internal] fetch files");
+        self.images().fetch(snapshot, &progress).await
     }
 
     /// Looks up an image and its config, in a vertex of its own.
-    pub(crate) async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, OpError> {
-        Err(OpError::Unsupported(format!(
-            "image {} is not supported yet",
-            wanted.reference
-        )))
+    pub(crate) async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, ImageError> {
+        let progress = self.progress().internal_vertex(&wanted.name);
+        progress.start();
+        let freshness = match wanted.mode {
+            ResolveMode::PreferLocal => Freshness::PreferKnown,
+            ResolveMode::Default | ResolveMode::ForcePull => Freshness::Ask,
+        };
+        match self
+            .images()
+            .resolve(&wanted.reference, &to_registry(&wanted.platform), freshness)
+            .await
+        {
+            Ok(image) => {
+                progress.complete();
+                Ok(ResolvedImage {
+                    reference: wanted.reference,
+                    digest: image.digest.clone(),
+                    config: image.config.clone(),
+                })
+            }
+            Err(error) => {
+                progress.fail(&super::chain(&error));
+                Err(error)
+            }
+        }
     }
+}
+
+/// A platform as images name it.
+pub(super) fn to_registry(platform: &Platform) -> registry::Platform {
+    registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
 }

@@ -16,6 +16,7 @@ use crate::graph::{Edge, Graph, Vertex};
 use crate::ops::{self, OpError};
 use crate::progress::{Progress, VertexProgress};
 use crate::session::Group;
+use crate::sources::image::Images;
 use crate::store::{CacheKey, CachedResult, Snapshot};
 
 /// What a client may ask for beyond the ordinary, as granted to one build.
@@ -38,6 +39,7 @@ pub struct Job {
     progress: Progress,
     cancel: CancellationToken,
     sandboxes: Sandboxes,
+    images: Images,
     /// Set once all platforms of the build's steps are known to run.
     platforms_run: OnceCell<()>,
 }
@@ -52,6 +54,7 @@ impl Job {
     pub fn new(solver: Solver, sessions: Group, entitlements: Entitlements) -> Arc<Self> {
         Arc::new(Self {
             sandboxes: solver.executor().sandboxes(),
+            images: solver.images_for(&sessions),
             solver,
             sessions,
             entitlements,
@@ -70,6 +73,10 @@ impl Job {
 
     pub fn sessions(&self) -> &Group {
         &self.sessions
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.images
     }
 
     pub fn progress(&self) -> &Progress {

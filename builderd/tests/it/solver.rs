@@ -40,7 +40,7 @@ impl World {
             run: root.join("run"),
             program: env!("CARGO_BIN_EXE_builderd").into(),
         });
-        Solver::new(store, executor, Emulators::default())
+        Solver::new(store, executor, Emulators::default(), registry::Config::default())
     }
 
     /// As after the end of one daemon and the start of the next.

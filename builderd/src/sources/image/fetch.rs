@@ -49,13 +49,14 @@ pub enum FetchError {
 impl Images {
     /// Makes sure that the files of all layers are here. Costs one look for each layer if they are.
     pub async fn fetch(&self, snapshot: &Snapshot, progress: &VertexProgress) -> Result<(), FetchError> {
-        let missing: Vec<&LayerId> = snapshot
+        let missing: Vec<LayerId> = snapshot
             .layers()
             .iter()
             .filter(|layer| !self.store.has_folder(layer))
+            .cloned()
             .collect();
         futures::stream::iter(missing)
-            .map(|layer| self.fetch_layer(layer, progress))
+            .map(|layer| async move { self.fetch_layer(&layer, progress).await })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
