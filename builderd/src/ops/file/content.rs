@@ -41,6 +41,7 @@ pub fn content_key(
             let view = view_of(input, store).map_err(Problem::from)?;
             for (number, action) in op.actions.iter().enumerate() {
                 let sum = taken_by(action, index, &view, &known).map_err(FileOpError::in_action(number))?;
+                parts.push(sum.len().to_le_bytes().to_vec());
                 parts.extend(sum.into_iter().map(Vec::from));
             }
         } else {

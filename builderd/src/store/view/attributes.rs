@@ -73,7 +73,8 @@ pub(super) fn read(folder: impl AsFd, name: &OsStr) -> Result<Attributes> {
     Ok(attributes)
 }
 
-/// Sets what a file system can hold; one without support for attributes is no reason to fail a build.
+/// Sets what can be set: an attribute that this file system or this kind of file cannot have is no reason to fail a
+/// build, as in BuildKit.
 pub(super) fn write(folder: impl AsFd, name: &OsStr, attributes: &Attributes) -> Result<()> {
     if attributes.is_empty() {
         return Ok(());
@@ -81,7 +82,7 @@ pub(super) fn write(folder: impl AsFd, name: &OsStr, attributes: &Attributes) ->
     let path = path_of(folder, name)?;
     for (key, value) in attributes {
         match rustix::fs::lsetxattr(&path, key.as_os_str(), value, XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(errno) => return Err(errno),
         }
     }
