@@ -1,3 +1,5 @@
+//! The `builderd` program: the daemon, and the roles it plays for itself.
+
 use std::process::ExitCode;
 
 use clap::Parser;
