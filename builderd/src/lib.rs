@@ -2,11 +2,15 @@
 //! rooms to its right, and only `store` touches the state folder.
 
 pub mod api;
+pub mod config;
+pub mod daemon;
+pub mod dial;
 pub mod executor;
 pub mod exporters;
 
 pub mod frontend;
 pub mod graph;
+pub mod listen;
 pub mod ops;
 /// Progress is no room: every room reports into it.
 pub mod progress;
@@ -14,3 +18,4 @@ pub mod session;
 pub mod solver;
 pub mod sources;
 pub mod store;
+pub mod version;

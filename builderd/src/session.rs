@@ -10,6 +10,8 @@ mod registry;
 mod registry_credentials;
 mod secret;
 mod services;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 pub use group::Group;

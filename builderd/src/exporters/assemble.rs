@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use registry::image::ImageConfig;
 use registry::manifest::{Annotations, RawManifest};
 use registry::media_type::Dialect;
@@ -101,8 +101,12 @@ pub(super) async fn assemble(
         return Err(ExportError::SeveralPlatforms);
     }
     let status = vertex.status("exporting layers", "exporting layers");
-    let layers = futures::stream::iter(&results.targets)
-        .map(|target| layers_of(target, options, context, vertex))
+    // Boxed, as is what `layers_of` does at once: else the compiler cannot see that it may move between threads.
+    let all = results
+        .targets
+        .iter()
+        .map(|target| layers_of(target, options, context, vertex).boxed());
+    let layers = futures::stream::iter(all.collect::<Vec<_>>())
         .buffered(results.targets.len().max(1))
         .try_collect::<Vec<_>>()
         .await?;
@@ -159,8 +163,9 @@ async fn layers_of(
     context: &Context<'_>,
     vertex: &VertexProgress,
 ) -> Result<Vec<LayerBlob>, ExportError> {
-    futures::stream::iter(target.snapshot.layers())
-        .map(|layer| layer_blob(layer, options.compression, context, vertex))
+    let blobs = target.snapshot.layers().iter();
+    let blobs = blobs.map(|layer| layer_blob(layer, options.compression, context, vertex).boxed());
+    futures::stream::iter(blobs.collect::<Vec<_>>())
         .buffered(LAYERS_AT_ONCE)
         .try_collect()
         .await

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use registry::client::{BlobSource, HostConfig, OnProgress, UploadOptions};
 use registry::manifest::RawManifest;
 use registry::{Client, Descriptor, Digest, Reference, Repository};
@@ -56,8 +56,11 @@ pub(super) async fn push(
             continue;
         }
         let status = vertex.status(&format!("pushing layers for {repository}"), "pushing layers");
-        futures::stream::iter(&blobs)
-            .map(|blob| push_blob(&client, repository, blob, vertex))
+        // Boxed: else the compiler cannot see that the uploads may move between threads.
+        let uploads = blobs
+            .iter()
+            .map(|blob| push_blob(&client, repository, blob, vertex).boxed());
+        futures::stream::iter(uploads.collect::<Vec<_>>())
             .buffer_unordered(UPLOADS_AT_ONCE)
             .try_collect::<()>()
             .await?;

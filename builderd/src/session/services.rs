@@ -26,6 +26,7 @@ pub mod method {
     pub const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
     pub const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
     pub const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
+    pub const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
     pub const PULL: &str = "/moby.upload.v1.Upload/Pull";
 }
 

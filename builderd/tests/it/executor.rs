@@ -2,7 +2,6 @@
 //! engine. What is missing is reported as skipped, or fails where `TRIMARAN_REQUIRE_ALL=1`.
 
 mod bench;
-mod lives;
 mod properties;
 
 use std::fs;
@@ -82,7 +81,13 @@ impl Bench {
         fs::set_permissions(state.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let base = state.path().join("base");
         furnish(&base);
-        let executor = Executor::new(config(state.path(), choice));
+        let executor = Executor::new(Config {
+            choice,
+            daemon: state.path().to_str().unwrap().to_owned(),
+            state: state.path().to_owned(),
+            run: state.path().join("run"),
+            program: env!("CARGO_BIN_EXE_builderd").into(),
+        });
         let sandboxes = executor.sandboxes();
         Self {
             state,
@@ -90,10 +95,6 @@ impl Bench {
             executor,
             sandboxes,
         }
-    }
-
-    fn config(&self, choice: Choice) -> Config {
-        config(self.path(), choice)
     }
 
     fn path(&self) -> &Path {
@@ -163,16 +164,6 @@ impl Bench {
             stderr: String::from_utf8(stderr).unwrap(),
             upper,
         }
-    }
-}
-
-fn config(state: &Path, choice: Choice) -> Config {
-    Config {
-        choice,
-        daemon: state.to_str().unwrap().to_owned(),
-        state: state.to_owned(),
-        run: state.join("run"),
-        program: env!("CARGO_BIN_EXE_builderd").into(),
     }
 }
 

@@ -1,0 +1,206 @@
+//! One build as its client sees it: its job, and the verdict that ends a build which the client drives itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::gateway::result::Result as Form;
+use proto::{control, gateway, pb};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::status;
+use crate::exporters::BuildInfo;
+use crate::progress::Progress;
+use crate::solver::{BuildRequest, Job, Outcome, Reference, References};
+
+type Verdict = Result<Outcome, Status>;
+
+/// Both ends of the way that the client's verdict takes; each is taken once.
+#[derive(Debug, Default)]
+struct Handover {
+    returning: Option<oneshot::Sender<Verdict>>,
+    returned: Option<oneshot::Receiver<Verdict>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Build {
+    reference: String,
+    job: Arc<Job>,
+    inputs: BTreeMap<String, pb::Definition>,
+    info: Mutex<Option<BuildInfo>>,
+    verdict: Mutex<Handover>,
+}
+
+impl Build {
+    pub(super) fn new(request: &control::SolveRequest, job: Arc<Job>) -> Self {
+        let (returning, returned) = oneshot::channel();
+        Self {
+            reference: request.r#ref.clone(),
+            job,
+            inputs: request.frontend_inputs.clone(),
+            info: Mutex::default(),
+            verdict: Mutex::new(Handover {
+                returning: Some(returning),
+                returned: Some(returned),
+            }),
+        }
+    }
+
+    pub(super) fn reference(&self) -> &str {
+        &self.reference
+    }
+
+    pub(super) fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    pub(super) fn inputs(&self) -> &BTreeMap<String, pb::Definition> {
+        &self.inputs
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        self.job.progress()
+    }
+
+    pub(super) fn cancel(&self) {
+        self.job.cancellation().cancel();
+    }
+
+    /// Nothing of the build goes on after this.
+    pub(super) fn end(&self) {
+        self.cancel();
+        self.progress().close();
+        *self.lock() = Handover::default();
+    }
+
+    /// Finds out what a request comes to, and remembers what it was made from.
+    pub(super) async fn solve(&self, request: BuildRequest) -> Result<Outcome, Status> {
+        let (frontend, attributes) = (request.frontend.clone(), request.attributes.clone());
+        let outcome = self
+            .job
+            .solve(request)
+            .await
+            .map_err(|error| status::of_solve(&error))?;
+        if !frontend.is_empty() {
+            let images = outcome
+                .sources
+                .iter()
+                .map(|source| (source.reference.clone(), source.digest.clone()));
+            let info = BuildInfo {
+                frontend,
+                attributes,
+                images: images.collect(),
+            };
+            *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info);
+        }
+        Ok(outcome)
+    }
+
+    /// What the last frontend worked from.
+    pub(super) fn info(&self) -> Option<BuildInfo> {
+        self.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The verdict of the client, which drives the build itself.
+    pub(super) async fn returned(&self) -> Verdict {
+        let returned = self.lock().returned.take();
+        let ended = || Status::cancelled("the build was ended before its client returned");
+        match returned {
+            Some(returned) => returned.await.unwrap_or_else(|_| Err(ended())),
+            None => Err(ended()),
+        }
+    }
+
+    /// Hands the client's verdict to the call that waits for it.
+    pub(super) fn give_back(&self, request: gateway::ReturnRequest) -> Result<(), Status> {
+        let verdict = match request.error {
+            Some(error) => Err(status::from_message(&error)),
+            None => Ok(self.redeem(request.result.unwrap_or_default())?),
+        };
+        let returning = self.lock().returning.take();
+        returning
+            .and_then(|returning| returning.send(verdict).ok())
+            .ok_or_else(|| Status::failed_precondition("the build has returned already"))
+    }
+
+    /// The reference behind an id that this build has handed out. The empty id is scratch.
+    pub(super) fn find(&self, id: &str) -> Result<Option<Reference>, Status> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        match self.job.reference(id) {
+            Some(reference) => Ok(Some(reference)),
+            None => Err(Status::not_found(format!("no such ref: {id}"))),
+        }
+    }
+
+    /// The outcome that a message of the client stands for.
+    fn redeem(&self, result: gateway::Result) -> Result<Outcome, Status> {
+        if !result.attestations.is_empty() {
+            return Err(Status::unimplemented(
+                "attestations made by the client are not supported",
+            ));
+        }
+        let platforms = |ids: BTreeMap<String, String>| {
+            let found = ids.into_iter().map(|(platform, id)| match self.find(&id)? {
+                Some(reference) => Ok((platform, reference)),
+                None => Err(Status::invalid_argument(format!(
+                    "the result for {platform} is empty"
+                ))),
+            });
+            found.collect::<Result<_, Status>>().map(References::Platforms)
+        };
+        let references = match result.result {
+            None => References::One(None),
+            Some(Form::RefDeprecated(id)) => References::One(self.find(&id)?),
+            Some(Form::Ref(reference)) => References::One(self.find(&reference.id)?),
+            Some(Form::RefsDeprecated(map)) => platforms(map.refs)?,
+            Some(Form::Refs(map)) => platforms(
+                map.refs
+                    .into_iter()
+                    .map(|(platform, reference)| (platform, reference.id))
+                    .collect(),
+            )?,
+        };
+        let metadata = result
+            .metadata
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect();
+        Ok(Outcome {
+            references,
+            metadata,
+            sources: Vec::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Handover> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The message for an outcome.
+pub(super) fn message(outcome: Outcome) -> gateway::Result {
+    let reference = |reference: Reference| gateway::Ref {
+        id: reference.id.to_string(),
+        def: Some(reference.definition.as_ref().clone()),
+    };
+    let form = match outcome.references {
+        References::One(one) => Form::Ref(one.map(reference).unwrap_or_default()),
+        References::Platforms(platforms) => Form::Refs(gateway::RefMap {
+            refs: platforms
+                .into_iter()
+                .map(|(platform, one)| (platform, reference(one)))
+                .collect(),
+        }),
+    };
+    gateway::Result {
+        result: Some(form),
+        metadata: outcome
+            .metadata
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect(),
+        ..gateway::Result::default()
+    }
+}

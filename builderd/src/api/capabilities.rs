@@ -1,0 +1,74 @@
+//! What the daemon says it can do. A capability is a promise: clients send what depends on it without asking again,
+//! and do without what is not listed.
+
+use proto::caps::ApiCap;
+
+/// Of the gateway, `LLBBridge`.
+pub(super) const GATEWAY: &[&str] = &[
+    "solve.base",
+    "solve.inlinereturn",
+    "readfile",
+    "return",
+    "returnmap",
+    "readdir",
+    "statfile",
+    "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
+    "gateway.solve.metadata",
+    "frontend.caps",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.warnings",
+    "resolveimage",
+    "resolveimage.resolvemode",
+    "source.metaresolver",
+];
+
+/// Of operations, sources and exporters.
+pub(super) const OPERATIONS: &[&str] = &[
+    "source.image",
+    "source.image.resolvemode",
+    "source.local",
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.followpaths",
+    "source.local.excludepatterns",
+    "source.local.sharedkeyhint",
+    "source.local.differ",
+    "exec.meta.base",
+    "exec.meta.network",
+    "exec.meta.proxyenv",
+    "exec.meta.security",
+    "exec.meta.setsdefaultpath",
+    "exec.meta.ulimit",
+    "exec.mount.bind",
+    "exec.mount.bind.readwrite-nooutput",
+    "exec.mount.selector",
+    "exec.mount.tmpfs",
+    "exec.mount.tmpfs.size",
+    "exec.validexitcode",
+    "file.base",
+    "file.rm.wildcard",
+    "file.copy.includeexcludepatterns",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.modestring",
+    "file.symlink.create",
+    "constraints",
+    "platform",
+    "meta.ignorecache",
+    "meta.description",
+    "meta.exportcache",
+    "exporter.multiple",
+];
+
+pub(super) fn list(ids: &[&str]) -> Vec<ApiCap> {
+    ids.iter()
+        .map(|id| ApiCap {
+            id: (*id).to_owned(),
+            enabled: true,
+            ..ApiCap::default()
+        })
+        .collect()
+}

@@ -1,0 +1,254 @@
+//! `moby.buildkit.v1.Control`: builds, their progress, sessions, and what the daemon is.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::future::BoxFuture;
+use proto::control::control_server::Control;
+use proto::control::{
+    BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse, InfoRequest,
+    InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
+    StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
+};
+use proto::errdefs::{self, CompatibilityFeature, Detail};
+use proto::headers;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::build::Build;
+use super::{Daemon, export, status, workers};
+use crate::config::Entitlement;
+use crate::session::SessionStream;
+use crate::solver::{BuildRequest, Entitlements, Job, Outcome};
+use crate::version;
+
+/// How long a reader of progress waits for its build to appear.
+const STATUS_PATIENCE: Duration = Duration::from_secs(6);
+
+/// Versions of BuildKit's defaults that a client may ask for; 0 is the newest.
+const COMPATIBILITY_VERSIONS: [i64; 4] = [0, 10, 20, 30];
+
+pub(super) struct Service(pub(super) Arc<Daemon>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Control for Service {
+    type PruneStream = Answers<UsageRecord>;
+    type StatusStream = Answers<StatusResponse>;
+    type SessionStream = SessionStream;
+    type ListenBuildHistoryStream = Answers<BuildHistoryEvent>;
+
+    async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
+        let request = request.into_inner();
+        let daemon = &self.0;
+        check(daemon, &request)?;
+        let sessions = daemon.sessions.group([request.session.as_str()]);
+        let granted = granted(daemon, &request.entitlements)?;
+        let job = Job::new(daemon.solver.clone(), sessions, granted);
+        let build = Arc::new(Build::new(&request, job));
+        // Dropped with this future when the client gives the call up.
+        let _running = daemon
+            .builds
+            .start(Arc::clone(&build))
+            .map_err(|exists| status::of_duplicate(&exists))?;
+        tracing::debug!(build = build.reference(), "build started");
+        let canceled = build.job().cancellation().clone();
+        let response = tokio::select! {
+            response = run(&build, &request) => response?,
+            () = canceled.cancelled() => return Err(status::canceled()),
+            () = session_lost(daemon, &request.session) => {
+                return Err(Status::cancelled("the client's session ended before the build did"));
+            }
+        };
+        Ok(Response::new(SolveResponse {
+            exporter_response: response,
+        }))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
+        let reference = request.into_inner().r#ref;
+        let builds = Arc::clone(&self.0.builds);
+        // The header goes out at once, so the build is waited for inside the stream.
+        let events = async_stream::try_stream! {
+            let build = builds.wait(&reference, STATUS_PATIENCE).await;
+            let build = build.ok_or_else(|| status::no_such_job(&reference))?;
+            let mut reader = build.progress().reader();
+            drop(build);
+            while let Some(message) = reader.next().await {
+                yield message;
+            }
+        };
+        let mut response = Response::new(Box::pin(events) as Self::StatusStream);
+        stamp(response.metadata_mut());
+        Ok(response)
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (metadata, _, incoming) = request.into_parts();
+        let session = self.0.sessions.open(&metadata, incoming).await;
+        session
+            .map(Response::new)
+            .map_err(|error| status::of_session(&error))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<ListWorkersRequest>,
+    ) -> Result<Response<ListWorkersResponse>, Status> {
+        if request
+            .into_inner()
+            .filter
+            .iter()
+            .any(|filter| !filter.is_empty())
+        {
+            return Err(Status::unimplemented("workers cannot be filtered: there is one"));
+        }
+        Ok(Response::new(ListWorkersResponse {
+            record: vec![workers::record(&self.0).await],
+        }))
+    }
+
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        Ok(Response::new(InfoResponse {
+            buildkit_version: Some(version::message()),
+        }))
+    }
+
+    async fn disk_usage(&self, _: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
+        Err(Status::unimplemented(
+            "disk usage is not reported yet; look at the size of the daemon's state folder",
+        ))
+    }
+
+    async fn prune(&self, _: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+        Err(Status::unimplemented(
+            "pruning is not supported yet; stop the daemon and remove its state folder",
+        ))
+    }
+
+    async fn listen_build_history(
+        &self,
+        _: Request<BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        Err(Status::unimplemented("build history is not kept"))
+    }
+
+    async fn update_build_history(
+        &self,
+        _: Request<UpdateBuildHistoryRequest>,
+    ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
+        Err(Status::unimplemented("build history is not kept"))
+    }
+}
+
+/// The whole of a build: find out what is wanted, build it, export it. Boxed, because the compiler cannot see that
+/// the unboxed future may move between threads.
+fn run<'a>(
+    build: &'a Arc<Build>,
+    request: &'a SolveRequest,
+) -> BoxFuture<'a, Result<BTreeMap<String, String>, Status>> {
+    Box::pin(async move {
+        let outcome = outcome(build, request).await?;
+        export::run(build, &outcome, request).await
+    })
+}
+
+async fn outcome(build: &Arc<Build>, request: &SolveRequest) -> Result<Outcome, Status> {
+    if request.frontend.is_empty()
+        && request
+            .definition
+            .as_ref()
+            .is_none_or(|definition| definition.def.is_empty())
+    {
+        return build.returned().await;
+    }
+    let wanted = BuildRequest {
+        frontend: request.frontend.clone(),
+        attributes: request.frontend_attrs.clone(),
+        definition: request
+            .definition
+            .clone()
+            .filter(|definition| !definition.def.is_empty()),
+        inputs: request.frontend_inputs.clone(),
+        evaluate: false,
+    };
+    build.solve(wanted).await
+}
+
+/// Refuses what would otherwise be left out silently.
+fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(), Status> {
+    if request.r#ref.is_empty() {
+        return Err(Status::invalid_argument("the build has no reference"));
+    }
+    if !COMPATIBILITY_VERSIONS.contains(&request.compatibility_version) {
+        let version = request.compatibility_version;
+        let detail = CompatibilityFeature {
+            version,
+            feature: "compatibility-version".to_owned(),
+        };
+        let text = format!("compatibility version {version} is not known; known are 10, 20 and 30");
+        return Err(errdefs::status(
+            Code::InvalidArgument,
+            text,
+            &[Detail::CompatibilityFeature(detail)],
+        ));
+    }
+    if request
+        .source_policy
+        .as_ref()
+        .is_some_and(|policy| !policy.rules.is_empty())
+        || !request.source_policy_session.is_empty()
+    {
+        return Err(Status::unimplemented("source policies are not supported yet"));
+    }
+    if request.proxy_network {
+        return Err(Status::unimplemented(
+            "a proxy for the network of steps is not supported",
+        ));
+    }
+    granted(daemon, &request.entitlements)?;
+    Ok(())
+}
+
+fn granted(daemon: &Daemon, asked: &[String]) -> Result<Entitlements, Status> {
+    let mut granted = Entitlements::default();
+    for name in asked {
+        let allowed =
+            Entitlement::parse(name).filter(|entitlement| daemon.entitlements.contains(entitlement));
+        match allowed {
+            Some(Entitlement::NetworkHost) => granted.network_host = true,
+            Some(Entitlement::SecurityInsecure) => granted.security_insecure = true,
+            None => {
+                let text =
+                    format!("granting entitlement {name} is not allowed by build daemon configuration");
+                return Err(Status::unknown(text));
+            }
+        }
+    }
+    Ok(granted)
+}
+
+/// Resolves when the build's session ends. A build without one needs none.
+async fn session_lost(daemon: &Daemon, id: &str) {
+    if id.is_empty() {
+        return std::future::pending().await;
+    }
+    match daemon.sessions.get(id).await {
+        Ok(session) => session.closed().clone().cancelled_owned().await,
+        // Whoever needs it finds out.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn stamp(metadata: &mut MetadataMap) {
+    if let Ok(now) = jiff::Timestamp::now().to_string().parse() {
+        metadata.insert(headers::CURRENT_TIMESTAMP, now);
+    }
+}

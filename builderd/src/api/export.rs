@@ -1,0 +1,100 @@
+//! The last part of a build: compute what was asked for and give it to where it is to go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proto::control::{CacheOptionsEntry, SolveRequest};
+use tonic::Status;
+
+use super::build::Build;
+use super::status;
+use crate::progress::{LogStream, Progress};
+use crate::session::method;
+use crate::solver::{ExportRequest, Outcome};
+
+/// Builds an outcome and exports it. Returns what the client is told about it.
+pub(super) async fn run(
+    build: &Arc<Build>,
+    outcome: &Outcome,
+    request: &SolveRequest,
+) -> Result<BTreeMap<String, String>, Status> {
+    refuse_cache_exports(request)?;
+    warn_of_cache_imports(build.progress(), request);
+    let job = build.job();
+    if request.enable_session_exporter {
+        let offering = job.sessions().offering(method::FIND_EXPORTERS).await;
+        if offering.is_ok_and(|sessions| !sessions.is_empty()) {
+            return Err(Status::unimplemented(
+                "exporters that the client's session adds are not supported",
+            ));
+        }
+    }
+    let exported = job.export(outcome, &exporters(request), build.info()).await;
+    let mut response = exported.map_err(|error| status::of_solve(&error))?;
+    for (key, value) in &outcome.metadata {
+        if let (true, Ok(value)) = (key.starts_with("frontend."), std::str::from_utf8(value)) {
+            response.insert(key.clone(), value.to_owned());
+        }
+    }
+    Ok(response)
+}
+
+/// What the client asks for, in its order; the old form counts only when the new one is empty.
+fn exporters(request: &SolveRequest) -> Vec<ExportRequest> {
+    if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
+        return vec![ExportRequest {
+            kind: request.exporter_deprecated.clone(),
+            attributes: request.exporter_attrs_deprecated.clone(),
+        }];
+    }
+    let exporters = request.exporters.iter();
+    exporters
+        .map(|exporter| ExportRequest {
+            kind: exporter.r#type.clone(),
+            attributes: exporter.attrs.clone(),
+        })
+        .collect()
+}
+
+fn refuse_cache_exports(request: &SolveRequest) -> Result<(), Status> {
+    let Some(cache) = &request.cache else {
+        return Ok(());
+    };
+    let ignores = |entry: &CacheOptionsEntry| {
+        entry
+            .attrs
+            .get("ignore-error")
+            .is_some_and(|value| value == "true")
+    };
+    let refused = cache
+        .exports
+        .iter()
+        .find(|entry| !ignores(entry))
+        .map(|entry| entry.r#type.as_str());
+    let deprecated = (!cache.export_ref_deprecated.is_empty()).then_some("registry");
+    match refused.or(deprecated) {
+        Some(kind) => Err(Status::unknown(format!(
+            "cache export of type {kind} is not supported yet: leave --cache-to out, or add ignore-error=true"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A build that cannot import a cache goes on without.
+fn warn_of_cache_imports(progress: &Progress, request: &SolveRequest) {
+    let Some(cache) = &request.cache else {
+        return;
+    };
+    let sources = cache.imports.iter().map(|entry| {
+        let source = entry.attrs.get("ref").or_else(|| entry.attrs.get("src"));
+        source.unwrap_or(&entry.r#type).as_str()
+    });
+    for source in sources.chain(cache.import_refs_deprecated.iter().map(String::as_str)) {
+        let vertex = progress.internal_vertex(&format!("importing cache manifest from {source}"));
+        vertex.start();
+        let text = "importing a cache is not supported yet; the build goes on without it\n";
+        vertex.log(LogStream::Stderr, Bytes::from_static(text.as_bytes()));
+        vertex.complete();
+    }
+}

@@ -1,0 +1,56 @@
+//! Errors as clients get them: gRPC codes, texts and details. Nobody else makes statuses of errors.
+//!
+//! What goes wrong in a build has the code `Unknown`: clients print other codes as well, and take `Internal` for a
+//! fault of the daemon.
+
+use prost::Message;
+use proto::{errdefs, rpc};
+use tonic::{Code, Status};
+
+use super::builds::Exists;
+use crate::progress::CANCELED;
+use crate::session::SessionError;
+use crate::solver::SolveError;
+
+pub(super) fn of_solve(error: &SolveError) -> Status {
+    let code = match error {
+        SolveError::Canceled => Code::Cancelled,
+        _ => Code::Unknown,
+    };
+    errdefs::status(code, error.to_string(), &error.details())
+}
+
+/// Of anything else that goes wrong in a build.
+pub(super) fn of_failure(error: &dyn std::error::Error) -> Status {
+    Status::unknown(crate::solver::chain(error))
+}
+
+pub(super) fn of_session(error: &SessionError) -> Status {
+    let code = match error {
+        SessionError::NoId => Code::InvalidArgument,
+        _ => Code::Unknown,
+    };
+    Status::new(code, crate::solver::chain(error))
+}
+
+pub(super) fn of_duplicate(error: &Exists) -> Status {
+    Status::already_exists(error.to_string())
+}
+
+pub(super) fn canceled() -> Status {
+    Status::cancelled(CANCELED)
+}
+
+pub(super) fn no_such_job(reference: &str) -> Status {
+    Status::not_found(format!("no such job {reference}"))
+}
+
+/// The status that a message carries, with its details as they are.
+pub(super) fn from_message(error: &rpc::Status) -> Status {
+    let code = match Code::from_i32(error.code) {
+        // An error without a code is an error all the same.
+        Code::Ok => Code::Unknown,
+        code => code,
+    };
+    Status::with_details(code, error.message.clone(), error.encode_to_vec().into())
+}

@@ -1,0 +1,56 @@
+//! What clients are told about the one worker there is.
+
+use std::collections::BTreeMap;
+
+use proto::pb;
+use proto::types::WorkerRecord;
+
+use super::Daemon;
+use crate::version;
+
+const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
+
+/// The daemon's worker; the first platform is what builds are for unless they say otherwise.
+pub(super) async fn record(daemon: &Daemon) -> WorkerRecord {
+    let solver = &daemon.solver;
+    let offered = solver.platforms().offered(solver.store().pool()).await;
+    let platforms = offered
+        .iter()
+        .map(|support| support.platform())
+        .filter(|platform| daemon.platforms.is_empty() || daemon.platforms.contains(platform))
+        .map(|platform| pb::Platform {
+            os: platform.os().to_owned(),
+            architecture: platform.architecture().to_owned(),
+            variant: platform.variant().to_owned(),
+            ..pb::Platform::default()
+        })
+        .collect();
+    WorkerRecord {
+        id: daemon.worker_id.clone(),
+        labels: labels(daemon).await,
+        platforms,
+        buildkit_version: Some(version::message()),
+        ..WorkerRecord::default()
+    }
+}
+
+async fn labels(daemon: &Daemon) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        ("executor", "oci".to_owned()),
+        ("hostname", daemon.hostname.clone()),
+        ("snapshotter", "overlayfs".to_owned()),
+    ]);
+    // Without an executor no step runs, and the build that wants one says why.
+    if let Ok(mode) = daemon.solver.executor().network_mode().await {
+        labels.insert("network", mode.to_owned());
+    }
+    let mut labels: BTreeMap<_, _> = labels
+        .into_iter()
+        .map(|(key, value)| (format!("{LABEL_PREFIX}{key}"), value))
+        .collect();
+    if let Ok(name) = daemon.solver.executor().name().await {
+        labels.insert("trimaran.executor".to_owned(), name.to_owned());
+    }
+    labels.extend(daemon.labels.clone());
+    labels
+}

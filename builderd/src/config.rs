@@ -1,0 +1,282 @@
+//! Settings of the daemon: flags over the environment over the configuration file over defaults, resolved once.
+//!
+//! Nobody else reads flags, environment or the file. The file is `buildkitd.toml`; keys that have no meaning here are
+//! named in a warning when the daemon starts, unknown ones are errors.
+
+pub mod arguments;
+mod file;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arguments::Serve;
+use binfmt::Platform;
+pub use file::RegistrySettings;
+
+use crate::executor;
+use crate::listen::{Address, AddressError};
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub addresses: Vec<Address>,
+    pub tls: Option<TlsFiles>,
+    pub root: PathBuf,
+    pub debug: bool,
+    pub executor: executor::Choice,
+    pub entitlements: Vec<Entitlement>,
+    pub registries: BTreeMap<String, RegistrySettings>,
+    /// Platforms to offer; empty for all that run.
+    pub platforms: Vec<Platform>,
+    pub labels: BTreeMap<String, String>,
+    pub garbage_collection: bool,
+    /// Keys and flags that were given but do nothing here.
+    pub without_effect: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Clients must show a certificate of this authority.
+    pub authority: Option<PathBuf>,
+}
+
+/// What clients may ask for beyond the ordinary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entitlement {
+    NetworkHost,
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::NetworkHost, Self::SecurityInsecure]
+            .into_iter()
+            .find(|entitlement| entitlement.name() == text)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", path.display())]
+    Parse { path: PathBuf, message: String },
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error("unknown entitlement {0:?}; known are network.host and security.insecure")]
+    Entitlement(String),
+    #[error("entitlement {0:?} is not supported; known are network.host and security.insecure")]
+    UnsupportedEntitlement(String),
+    #[error(transparent)]
+    Platform(#[from] binfmt::ParsePlatformError),
+    #[error("label {0:?} is not of the form key=value")]
+    Label(String),
+    #[error("{given} needs {missing} too")]
+    Tls {
+        given: &'static str,
+        missing: &'static str,
+    },
+    #[error("the OCI worker is switched off, and builderd has no other; leave --oci-worker=false out")]
+    NoWorker,
+    #[error(
+        "the containerd worker is not supported; leave --containerd-worker=true out, builderd brings its own"
+    )]
+    Containerd,
+}
+
+/// Under which of its names the program was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalledAs {
+    Builderd,
+    Buildkitd,
+    Buildctl,
+}
+
+impl CalledAs {
+    pub fn of(program: &Path) -> Self {
+        match program.file_name().and_then(|name| name.to_str()) {
+            Some("buildkitd") => Self::Buildkitd,
+            Some("buildctl") => Self::Buildctl,
+            _ => Self::Builderd,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Builderd => "builderd",
+            Self::Buildkitd => "buildkitd",
+            Self::Buildctl => "buildctl",
+        }
+    }
+
+    /// Existing set-ups look for a `buildkitd` where BuildKit puts it.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Builderd => "builderd",
+            Self::Buildkitd | Self::Buildctl => "buildkit",
+        }
+    }
+
+    fn socket(self) -> &'static str {
+        match self {
+            Self::Builderd => "builderd.sock",
+            Self::Buildkitd | Self::Buildctl => "buildkitd.sock",
+        }
+    }
+
+    /// Where the daemon listens unless told otherwise.
+    pub fn default_socket(self) -> PathBuf {
+        runtime_folder().join(self.folder()).join(self.socket())
+    }
+
+    fn default_config(self) -> PathBuf {
+        let name = if self == Self::Builderd {
+            "builderd.toml"
+        } else {
+            "buildkitd.toml"
+        };
+        match user_folder("XDG_CONFIG_HOME", ".config") {
+            Some(folder) => folder.join(self.folder()).join(name),
+            None => Path::new("/etc").join(self.folder()).join(name),
+        }
+    }
+
+    fn default_root(self) -> PathBuf {
+        match user_folder("XDG_DATA_HOME", ".local/share") {
+            Some(folder) => folder.join(self.folder()),
+            None => Path::new("/var/lib").join(self.folder()),
+        }
+    }
+}
+
+impl Settings {
+    pub fn resolve(called_as: CalledAs, flags: &Serve) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            Some(path) => file::read(path)?,
+            None => file::read_if_there(&called_as.default_config())?,
+        };
+        let mut without_effect = file.without_effect();
+        without_effect.extend(flags.without_effect().map(|flag| format!("--{flag}")));
+
+        if flags.oci_worker == Some(false) || file.worker.oci.enabled == Some(false) {
+            return Err(ConfigError::NoWorker);
+        }
+        if flags.containerd_worker == Some(true) || file.worker.containerd.enabled() {
+            return Err(ConfigError::Containerd);
+        }
+
+        let addresses = first_given([&flags.addr[..], &file.grpc.address[..]]);
+        let addresses = if addresses.is_empty() {
+            vec![Address::Unix(called_as.default_socket())]
+        } else {
+            addresses
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?
+        };
+        let entitlements = first_given([
+            &flags.allow_insecure_entitlement[..],
+            &file.insecure_entitlements[..],
+        ])
+        .iter()
+        .map(|text| match (Entitlement::parse(text), text.as_str()) {
+            (Some(entitlement), _) => Ok(entitlement),
+            (None, "device") => Err(ConfigError::UnsupportedEntitlement(text.clone())),
+            (None, _) => Err(ConfigError::Entitlement(text.clone())),
+        })
+        .collect::<Result<_, _>>()?;
+        let mut labels = file.worker.oci.labels.clone();
+        for label in &flags.oci_worker_labels {
+            let (key, value) = label
+                .split_once('=')
+                .ok_or_else(|| ConfigError::Label(label.clone()))?;
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(Self {
+            addresses,
+            tls: tls(flags, &file)?,
+            root: flags
+                .root
+                .clone()
+                .or_else(|| file.root.clone())
+                .unwrap_or_else(|| called_as.default_root()),
+            debug: flags.debug || file.is_debug(),
+            executor: flags.executor,
+            entitlements,
+            platforms: first_given([&flags.oci_worker_platform[..], &file.worker.oci.platforms[..]])
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?,
+            labels,
+            garbage_collection: flags.oci_worker_gc.or(file.worker.oci.gc).unwrap_or(true),
+            registries: file.registry,
+            without_effect,
+        })
+    }
+}
+
+fn tls(flags: &Serve, file: &file::File) -> Result<Option<TlsFiles>, ConfigError> {
+    let pick = |flag: &Option<PathBuf>, file: &Option<PathBuf>| flag.clone().or_else(|| file.clone());
+    let certificate = pick(&flags.tlscert, &file.grpc.tls.cert);
+    let key = pick(&flags.tlskey, &file.grpc.tls.key);
+    let authority = pick(&flags.tlscacert, &file.grpc.tls.ca);
+    match (certificate, key, authority) {
+        (Some(certificate), Some(key), authority) => Ok(Some(TlsFiles {
+            certificate,
+            key,
+            authority,
+        })),
+        (None, None, None) => Ok(None),
+        (Some(_), None, _) => Err(ConfigError::Tls {
+            given: "a TLS certificate",
+            missing: "its key",
+        }),
+        (None, Some(_), _) => Err(ConfigError::Tls {
+            given: "a TLS key",
+            missing: "its certificate",
+        }),
+        (None, None, Some(_)) => Err(ConfigError::Tls {
+            given: "an authority for clients",
+            missing: "a certificate and its key",
+        }),
+    }
+}
+
+fn first_given<const N: usize>(lists: [&[String]; N]) -> &[String] {
+    lists
+        .into_iter()
+        .find(|list| !list.is_empty())
+        .unwrap_or_default()
+}
+
+/// Where a user's daemon keeps things; `None` for root, whose folders are the system's.
+fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let folder = std::env::var_os(variable)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
+    folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(below_home)))
+}
+
+fn runtime_folder() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/run");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
+        Some(folder) => folder.into(),
+        None => std::env::temp_dir().join(format!("user-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! What the daemon calls itself.
+
+use proto::types::BuildkitVersion;
+
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const PACKAGE: &str = "trimaran/builderd";
+
+/// Clients compare it to decide about features; capabilities say what is really there.
+const BUILDKIT: &str = concat!("v0.26.0+builderd.", env!("CARGO_PKG_VERSION"));
+
+/// One line of four fields: drivers take the third for the version.
+pub fn line(program: &str) -> String {
+    format!("{program} {PACKAGE} v{VERSION} {}", revision())
+}
+
+fn revision() -> &'static str {
+    option_env!("TRIMARAN_REVISION").unwrap_or("unknown")
+}
+
+pub fn message() -> BuildkitVersion {
+    BuildkitVersion {
+        package: PACKAGE.to_owned(),
+        version: BUILDKIT.to_owned(),
+        revision: revision().to_owned(),
+        dockerfile_version: "1.20.0".to_owned(),
+    }
+}
