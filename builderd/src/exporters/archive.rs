@@ -21,7 +21,7 @@ const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const READ: usize = 256 * 1024;
 
 /// A file of the archive.
-enum Content {
+pub(super) enum Content {
     Bytes(Bytes),
     Layer(Box<Layer>),
 }
@@ -47,7 +47,7 @@ pub(super) async fn send(
 }
 
 /// All files, by path.
-fn files(
+pub(super) fn files(
     kind: &str,
     options: &ImageOptions,
     assembled: &Assembled,
@@ -135,7 +135,7 @@ fn docker_list(options: &ImageOptions, assembled: &Assembled) -> Vec<DockerImage
         .collect()
 }
 
-fn stream<'a>(
+pub(super) fn stream<'a>(
     files: BTreeMap<String, Content>,
     images: &'a Images,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'a {

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
+use futures::TryStreamExt as _;
 use registry::client::{Anonymous, Config};
 use registry::image::{History, ImageConfig};
 use registry::testing::FakeRegistry;
@@ -293,4 +294,71 @@ async fn a_registry_that_refuses_is_named() {
         )
     );
     assert_eq!(world.registry.tags(name.repository()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_archive_is_an_oci_layout_that_docker_can_load() {
+    let world = world().await;
+    let (base, base_blob) = world.base_layer();
+    let results = results(vec![world.target("amd64", vec![base, world.layer("a")])], false);
+    let progress = Progress::default();
+    let context = Context {
+        images: &world.images,
+        sessions: &world.sessions,
+        progress: &progress,
+        number: 0,
+    };
+    let vertex = progress.internal_vertex("export");
+    let attributes = BTreeMap::from([("name".to_owned(), "demo/app:1".to_owned())]);
+    let options = ImageOptions::parse("docker", &attributes, &results).unwrap();
+    let assembled = assemble::assemble(&options, &results, &context, &vertex)
+        .await
+        .unwrap();
+    let pack = async || {
+        let files = archive::files("docker", &options, &assembled).unwrap();
+        let chunks: Vec<bytes::Bytes> = archive::stream(files, &world.images).try_collect().await.unwrap();
+        chunks.concat()
+    };
+    let packed = pack().await;
+    assert_eq!(packed, pack().await);
+
+    let mut files = BTreeMap::new();
+    let mut archive = tar::Archive::new(packed.as_slice());
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        files.insert(entry.path().unwrap().display().to_string(), content);
+    }
+    for (path, content) in files
+        .iter()
+        .filter(|(path, _)| path.starts_with("blobs/sha256/") && path.len() > 20)
+    {
+        assert_eq!(*path, format!("blobs/sha256/{}", Digest::of(content).hex()));
+    }
+    assert_eq!(files["oci-layout"], br#"{"imageLayoutVersion":"1.0.0"}"#);
+    let index: registry::Index = serde_json::from_slice(&files["index.json"]).unwrap();
+    let [entry] = index.manifests.as_slice() else {
+        panic!("one entry expected")
+    };
+    assert_eq!(
+        entry.annotation("io.containerd.image.name"),
+        Some("docker.io/demo/app:1")
+    );
+    assert_eq!(entry.annotation("org.opencontainers.image.ref.name"), Some("1"));
+    assert!(files.contains_key(&format!("blobs/sha256/{}", entry.digest.hex())));
+    let list: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    assert_eq!(list[0]["RepoTags"], serde_json::json!(["demo/app:1"]));
+    // The layer that was never pulled passed through.
+    let layer = list[0]["Layers"][0].as_str().unwrap();
+    assert_eq!(layer, format!("blobs/sha256/{}", base_blob.digest.hex()));
+    assert_eq!(files[layer], EMPTY_TAR);
+    let several = Results {
+        multi_platform: true,
+        ..results
+    };
+    let error = export("docker", &attributes, &several, &context)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ExportError::DockerIndex), "{error}");
 }

@@ -20,6 +20,22 @@ use crate::store::Snapshot;
 const IMAGE: &str = "docker-image";
 const LOCAL: &str = "local";
 
+/// What a source wants of an image besides its reference.
+fn check_attributes(source: &pb::SourceOp, image: &Image) -> Result<(), OpError> {
+    if source.attrs.contains_key("image.layerlimit") {
+        return Err(OpError::Unsupported(
+            "a limit of layers of an image is not supported: take the whole image".to_owned(),
+        ));
+    }
+    match source.attrs.get("image.checksum") {
+        Some(checksum) if checksum != image.digest.as_str() => Err(OpError::Unsupported(format!(
+            "{} has digest {}, but {checksum} is demanded",
+            source.identifier, image.digest
+        ))),
+        _ => Ok(()),
+    }
+}
+
 impl Job {
     pub(super) async fn source(
         &self,
@@ -45,6 +61,7 @@ impl Job {
                     .image(reference, &platform, Freshness::from_mode(mode))
                     .await?;
                 status.complete();
+                check_attributes(source, &image)?;
                 image.snapshot.clone()
             }
             _ => {

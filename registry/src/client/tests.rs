@@ -491,3 +491,30 @@ async fn progress_and_files_are_sent_to_the_end() {
         .unwrap_err();
     assert!(matches!(error, Error::Content { .. }), "{error}");
 }
+
+/// Runs in a process of its own, because root certificates are looked for through the environment.
+#[test]
+fn a_client_works_where_there_are_no_system_certificates() {
+    const INSIDE: &str = "TRIMARAN_TEST_WITHOUT_CERTIFICATES";
+    if std::env::var_os(INSIDE).is_some() {
+        let connections = Connections::new(Config::default());
+        let repository: Repository = "registry.example.com/a".parse().unwrap();
+        let endpoint = connections.origin(&repository).unwrap();
+        let url = "https://registry.example.com/v2/".parse().unwrap();
+        connections.client(&endpoint, &url).unwrap();
+        return;
+    }
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "client::tests::a_client_works_where_there_are_no_system_certificates",
+        ])
+        .envs([
+            (INSIDE, "1"),
+            ("SSL_CERT_FILE", "/nonexistent"),
+            ("SSL_CERT_DIR", "/nonexistent"),
+        ])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
