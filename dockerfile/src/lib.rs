@@ -7,6 +7,7 @@ pub mod expand;
 pub mod glob;
 pub mod ignore;
 pub mod instruction;
+pub mod lint;
 pub mod parser;
 pub mod suggest;
 
