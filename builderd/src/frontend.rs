@@ -10,6 +10,7 @@ mod context;
 mod copy;
 mod error;
 mod image;
+mod lint;
 mod lower;
 mod name;
 mod plan;
@@ -22,6 +23,8 @@ use std::sync::Arc;
 
 use binfmt::Platform;
 use bytes::Bytes;
+use dockerfile::ignore::PatternMatcher;
+use dockerfile::lint::Finding;
 use futures::future::try_join_all;
 use proto::pb;
 use registry::{Digest, Reference};
@@ -89,7 +92,7 @@ pub struct Build {
     pub multi_platform: bool,
     pub targets: Vec<Target>,
     pub sources: Vec<PinnedSource>,
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<Finding>,
     /// The Dockerfile, for excerpts.
     pub source: Arc<pb::SourceInfo>,
 }
@@ -111,13 +114,6 @@ pub struct Target {
 pub struct PinnedSource {
     pub reference: String,
     pub digest: Digest,
-}
-
-/// Something the user should know and that does not stop the build.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    pub text: String,
-    pub lines: (u32, u32),
 }
 
 impl Build {
@@ -204,9 +200,10 @@ pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error>
     } else {
         Vec::new()
     };
+    let matcher = PatternMatcher::new(&ignored).map_err(Problem::IgnorePattern)?;
     let mut lowered = plans
         .into_iter()
-        .map(|plan| plan.lower(&dockerfile, &attributes, &contexts))
+        .map(|plan| plan.lower(&dockerfile, &attributes, &contexts, &matcher))
         .collect::<Result<Vec<_>, _>>()
         .map_err(located)?;
     // One transfer serves all platforms: what any of them needs.

@@ -164,6 +164,42 @@ pub struct Timing {
     pub retries: i32,
 }
 
+impl Instruction {
+    /// The texts in which variables are replaced before the instruction is applied; ARG defaults included.
+    pub fn expanded_texts(&self) -> Vec<&str> {
+        fn pairs(pairs: &[Pair]) -> Vec<&str> {
+            pairs
+                .iter()
+                .flat_map(|pair| [pair.name.as_str(), pair.value.as_str()])
+                .collect()
+        }
+        fn files(files: &Transfer) -> Vec<&str> {
+            let optional = files.chown.iter().chain(&files.chmod);
+            optional
+                .chain(&files.sources)
+                .chain([&files.destination])
+                .map(String::as_str)
+                .collect()
+        }
+        match self {
+            Self::Add(add) => files(&add.files),
+            Self::Arg(args) => args.iter().filter_map(|arg| arg.default.as_deref()).collect(),
+            Self::Copy(copy) => files(&copy.files),
+            Self::Env(list) | Self::Label(list) => pairs(list),
+            Self::Volume(list) => list.iter().map(String::as_str).collect(),
+            Self::StopSignal(text) | Self::User(text) | Self::Workdir(text) => vec![text],
+            Self::Cmd(_)
+            | Self::Entrypoint(_)
+            | Self::Expose(_)
+            | Self::Healthcheck(_)
+            | Self::Maintainer(_)
+            | Self::Onbuild(_)
+            | Self::Run(_)
+            | Self::Shell(_) => Vec::new(),
+        }
+    }
+}
+
 /// Reads a Dockerfile.
 pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
     read::dockerfile(text)

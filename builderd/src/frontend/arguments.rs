@@ -1,5 +1,7 @@
 //! Variables that exist before any stage does: platform arguments, and ARGs above the first FROM.
 
+use std::collections::BTreeMap;
+
 use binfmt::Platform;
 use dockerfile::Dockerfile;
 use dockerfile::expand::{Environment, Expander};
@@ -11,6 +13,7 @@ use super::{Attributes, Error, Problem};
 pub(super) fn global(
     file: &Dockerfile,
     attributes: &Attributes,
+    build_args: &BTreeMap<String, String>,
     target: &Platform,
     target_stage: &str,
 ) -> Result<Environment, Error> {
@@ -36,7 +39,7 @@ pub(super) fn global(
             },
         ),
     ];
-    let given = |name: &str| attributes.build_args.get(name).map(String::as_str);
+    let given = |name: &str| build_args.get(name).map(String::as_str);
     let mut scope = Environment::new();
     for (name, value) in automatic {
         scope.set(name, given(name).unwrap_or(value));

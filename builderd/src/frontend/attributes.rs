@@ -54,6 +54,8 @@ pub struct Attributes {
     pub(super) shm_size: i64,
     pub(super) ulimits: Vec<pb::Ulimit>,
     pub(super) cache_namespace: String,
+    /// Which rules to check, if not as the file says.
+    pub(super) check: Option<String>,
     /// A frontend was asked for on the command line or is running already: `# syntax=` says nothing new.
     pub(super) syntax_settled: bool,
 }
@@ -105,6 +107,7 @@ impl Attributes {
             shm_size: get("shm-size").map_or(Ok(0), |value| number("shm-size", value))?,
             ulimits: get("ulimit").map_or(Ok(Vec::new()), ulimits)?,
             cache_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned(),
+            check: get("build-arg:BUILDKIT_DOCKERFILE_CHECK").map(str::to_owned),
             syntax_settled: all.contains_key("cmdline"),
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dockerfile::ignore::{PatternMatcher, read_ignore_file};
+use dockerfile::ignore::read_ignore_file;
 use dockerfile::parser::syntax_directive;
 use proto::pb;
 
@@ -136,9 +136,7 @@ impl<'a> Contexts<'a> {
                 files.remove(IGNORE_FILE).unwrap_or_default()
             }
         };
-        let patterns = read_ignore_file(&String::from_utf8_lossy(&data));
-        PatternMatcher::new(&patterns).map_err(Problem::IgnorePattern)?;
-        Ok(patterns)
+        Ok(read_ignore_file(&String::from_utf8_lossy(&data)))
     }
 
     /// The build context as an output of `builder`: complete if it came with the request, else to be completed by

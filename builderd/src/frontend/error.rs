@@ -7,6 +7,7 @@ use binfmt::ParsePlatformError;
 use dockerfile::expand::ExpansionFailed;
 use dockerfile::ignore::PatternError;
 use dockerfile::instruction::MountError;
+use dockerfile::lint::SettingsError;
 use dockerfile::{Lines, ParseError};
 use proto::pb;
 use registry::reference::ReferenceError;
@@ -108,6 +109,10 @@ pub enum Problem {
     NoArguments,
     #[error("{0}")]
     Port(String),
+    #[error("failed to parse check options: {0}")]
+    CheckOptions(SettingsError),
+    #[error("lint violation found for rules: {0}")]
+    Violation(String),
     #[error("invalid signal: {0}")]
     Signal(String),
 }

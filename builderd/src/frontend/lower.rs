@@ -7,6 +7,8 @@ use binfmt::Platform;
 use bytes::Bytes;
 use dockerfile::Dockerfile;
 use dockerfile::expand::{Environment, Expander};
+use dockerfile::ignore::PatternMatcher;
+use dockerfile::lint::{Finding, Linter};
 use proto::pb;
 use registry::ImageConfig;
 
@@ -15,7 +17,7 @@ use super::image::platform_of;
 use super::name::Prefix;
 use super::plan::{Base, Plan};
 use super::stage::Frame;
-use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, Warning, arguments};
+use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, arguments, lint};
 use crate::graph::builder::{Builder, Note, Operation, Output};
 
 /// What stays the same for all stages of a platform, and the graph they are written into.
@@ -27,6 +29,8 @@ pub(super) struct Lowering<'a> {
     pub(super) builder: Builder,
     pub(super) context_use: ContextUse,
     contexts: &'a Contexts<'a>,
+    ignored: &'a PatternMatcher,
+    linter: Linter,
     /// The build context, from its first use on; `Some(None)` is an empty one.
     context: Option<Option<Output>>,
     /// Finished stages.
@@ -38,7 +42,7 @@ pub(super) struct Lowering<'a> {
 pub(super) struct Lowered {
     pub(super) context_use: ContextUse,
     pub(super) sources: BTreeSet<PinnedSource>,
-    pub(super) warnings: Vec<Warning>,
+    pub(super) warnings: Vec<Finding>,
     platform: Platform,
     builder: Builder,
     context: Option<Output>,
@@ -49,22 +53,13 @@ pub(super) struct Lowered {
 
 impl Plan {
     pub(super) fn lower(
-        self,
+        mut self,
         file: &Dockerfile,
         attributes: &Attributes,
         contexts: &Contexts<'_>,
+        ignored: &PatternMatcher,
     ) -> Result<Lowered, Error> {
-        let warnings = file
-            .empty_continuations
-            .iter()
-            .map(|empty| Warning {
-                text: format!(
-                    "NoEmptyContinuation: Empty continuation line (line {})",
-                    empty.line
-                ),
-                lines: (empty.line, empty.line),
-            })
-            .collect();
+        let linter = std::mem::take(&mut self.linter);
         let mut lowering = Lowering {
             plan: &self,
             attributes,
@@ -73,6 +68,8 @@ impl Plan {
             builder: Builder::default(),
             context_use: ContextUse::default(),
             contexts,
+            ignored,
+            linter,
             context: None,
             frames: vec![None; self.stages.len()],
             sources: BTreeSet::new(),
@@ -88,12 +85,16 @@ impl Plan {
         }
         let Lowering {
             builder,
+            linter,
             context_use,
             context,
             mut frames,
             sources,
             ..
         } = lowering;
+        if let Some(rules) = linter.violation() {
+            return Err(Problem::Violation(rules).into());
+        }
         let Frame {
             root,
             image,
@@ -105,7 +106,7 @@ impl Plan {
         Ok(Lowered {
             context_use,
             sources,
-            warnings,
+            warnings: linter.findings().to_vec(),
             platform: self.platform.clone(),
             builder,
             context: context.flatten(),
@@ -183,6 +184,14 @@ impl Lowering<'_> {
         frame.start(stage, self.attributes);
         for step in &stage.steps {
             let lines = step.command.lines;
+            lint::step(
+                &mut self.linter,
+                step,
+                &frame,
+                &self.expander,
+                self.attributes,
+                self.ignored,
+            );
             frame
                 .apply(step, self)
                 .map_err(|problem| Error::at(lines, problem))?;

@@ -6,11 +6,12 @@ use binfmt::Platform;
 use bytes::Bytes;
 use dockerfile::expand::{Environment, Expander};
 use dockerfile::instruction::{self, Command, Instruction, Mount};
+use dockerfile::lint::Linter;
 use dockerfile::suggest::{Case, hint};
 use dockerfile::{Dockerfile, Lines};
 use registry::{ImageConfig, Reference};
 
-use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, arguments, image};
+use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, arguments, image, lint};
 
 pub(super) const SCRATCH: &str = "scratch";
 
@@ -67,6 +68,7 @@ pub(super) struct Plan {
     pub(super) show_platform: bool,
     by_name: HashMap<String, usize>,
     mode: super::ResolveMode,
+    pub(super) linter: Linter,
 }
 
 impl Plan {
@@ -81,17 +83,25 @@ impl Plan {
             .and_then(|stage| stage.name.as_deref())
             .unwrap_or_default();
         let target_stage = attributes.target.as_deref().unwrap_or(last);
+        let global = |build_args: &BTreeMap<String, String>| {
+            arguments::global(file, attributes, build_args, platform, target_stage)
+        };
+        let mut linter = lint::start(file, attributes)?;
+        if let Ok(defaults) = global(&BTreeMap::new()) {
+            lint::defaults(&mut linter, file, &defaults);
+        }
         let mut plan = Self {
             platform: platform.clone(),
-            globals: arguments::global(file, attributes, platform, target_stage)?,
+            globals: global(&attributes.build_args)?,
             stages: Vec::new(),
             target: 0,
             show_platform: attributes.multi_platform,
             by_name: HashMap::new(),
             mode: attributes.resolve_mode,
+            linter,
         };
         for stage in &file.stages {
-            plan.add(stage, file.escape)?;
+            plan.add(stage, file)?;
         }
         plan.target = plan.find_target(attributes)?;
         for (at, stage) in file.stages.iter().enumerate() {
@@ -108,30 +118,41 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, stage: &instruction::Stage, escape: char) -> Result<(), Error> {
-        let expander = Expander::new(escape);
+    fn add(&mut self, stage: &instruction::Stage, file: &Dockerfile) -> Result<(), Error> {
+        let expander = Expander::new(file.escape);
         let at = |problem| Error::at(stage.lines, problem);
         let expand = |text: &str| {
             expander
                 .word(text, &self.globals)
-                .map(|expansion| expansion.text)
                 .map_err(|failed| at(Problem::Expansion(failed)))
         };
         let base = expand(&stage.base)?;
+        let wanted = stage.platform.as_deref().map(expand).transpose()?;
+        lint::from(
+            &mut self.linter,
+            file,
+            &self.globals,
+            stage,
+            &base,
+            wanted.as_ref(),
+        );
+        let base = base.text;
         if base.is_empty() {
             return Err(at(Problem::BlankBase(stage.base.clone())));
         }
-        let platform = match &stage.platform {
+        let written = stage.platform.clone().unwrap_or_default();
+        let platform = match wanted {
             None => self.platform.clone(),
-            Some(text) => match expand(text)? {
-                value if value.is_empty() => return Err(at(Problem::BlankPlatform(text.clone()))),
-                value => value.parse().map_err(|problem| {
+            Some(wanted) if wanted.text.is_empty() => return Err(at(Problem::BlankPlatform(written))),
+            Some(wanted) => {
+                let parsed: Result<Platform, _> = wanted.text.parse();
+                parsed.map_err(|problem| {
                     at(Problem::StagePlatform {
-                        text: text.clone(),
+                        text: written,
                         problem,
                     })
-                })?,
-            },
+                })?
+            }
         };
         let number = self.stages.len();
         let base = self.base(base, stage.lines)?;
@@ -381,6 +402,9 @@ impl Plan {
                 image,
                 config: resolved.config.clone(),
             };
+            if let Base::Image { written, .. } = &stage.base {
+                lint::base_image(&mut self.linter, stage, written, &settled);
+            }
             if let Base::Image { found, .. } = &mut self.stages[at].base {
                 *found = Some(Box::new(settled));
             }

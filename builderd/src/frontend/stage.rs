@@ -30,6 +30,8 @@ pub(super) struct Frame {
     pub(super) ignore_cache: bool,
     /// ARGs in scope, in the order of declaration; they appear in the history of RUN.
     pub(super) args: Vec<(String, Option<String>)>,
+    /// A WORKDIR of the file was applied; before that a relative one depends on the base image.
+    pub(super) workdir_set: bool,
     /// CMD was set in this stage, so that an ENTRYPOINT does not reset it.
     cmd_set: bool,
 }
@@ -46,6 +48,7 @@ impl Frame {
             prefix,
             ignore_cache: false,
             args: Vec::new(),
+            workdir_set: false,
             cmd_set: false,
         }
     }
@@ -247,6 +250,7 @@ impl Frame {
 
     fn workdir(&mut self, step: &Step, path: &str, lowering: &mut Lowering<'_>) -> Result<(), Problem> {
         let path = self.expand(path, &lowering.expander)?;
+        self.workdir_set = true;
         let directory = join(&path, &self.image.config.working_dir);
         self.image.config.working_dir.clone_from(&directory);
         self.directory.clone_from(&directory);

@@ -223,3 +223,44 @@ fn the_ignore_file_of_the_dockerfile_goes_first() {
     assert!(text.contains(r#"local.excludepatterns=["own"]"#), "{text}");
     assert!(!text.contains("followpaths"), "{text}");
 }
+
+#[test]
+fn rules_that_need_values_are_checked_once_for_all_platforms() {
+    let dockerfile = "\
+ARG NONE
+FROM --platform=$TARGETPLATFORM busybox
+ARG DECLARED
+ENV API_TOKEN=$DECLARD A=$DECLARED
+WORKDIR here
+COPY readme.md $PTAH/
+EXPOSE 1:80/TCP
+CMD echo
+FROM --platform=linux/riscv64 golang:1.22 AS other
+COPY --from=0 /a$NOPE /b
+FROM ${NOEN}busybox
+FROM ${NONE:-scratch}
+COPY --from=1 / /
+";
+    let host = TestHost::new(dockerfile).file(".dockerignore", "*.md\n");
+    let built = run(build(&host, &request(&[("platform", "linux/arm64,linux/amd64")]))).unwrap();
+    let found: Vec<String> = built
+        .warnings
+        .iter()
+        .map(dockerfile::lint::Finding::summary)
+        .collect();
+    insta::assert_snapshot!(found.join("\n"));
+    let quiet = build_with(&format!("# check=skip=all\n{dockerfile}"), &[]);
+    assert_eq!(quiet.warnings, []);
+    let strict = run(build(
+        &host,
+        &request(&[(
+            "build-arg:BUILDKIT_DOCKERFILE_CHECK",
+            "error=true;skip=UndefinedVar,CopyIgnoredFile",
+        )]),
+    ));
+    let text = strict.unwrap_err().to_string();
+    assert!(
+        text.starts_with("lint violation found for rules: ExposeInvalidFormat, "),
+        "{text}"
+    );
+}
