@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use binfmt::Platform;
 use bytes::Bytes;
+use dockerfile::lint::Finding;
+use proto::control::VertexWarning;
 use proto::pb;
 
 use super::outcome::{Outcome, Reference, References};
 use super::{Job, SolveError};
 use crate::frontend::{self, Host, HostError, ResolvedImage, WantedImage};
+use crate::graph::digest_of;
 use crate::ops::file::view_of;
 use crate::store::Snapshot;
 
@@ -115,6 +118,9 @@ impl Job {
         };
         let host = JobHost(Arc::clone(self));
         let build = frontend::build(&host, &request).await?;
+        for finding in &build.warnings {
+            self.progress().warn(warning(finding, &build.source));
+        }
         let metadata = build.metadata();
         let mut references = BTreeMap::new();
         for target in &build.targets {
@@ -132,6 +138,35 @@ impl Job {
             metadata,
             sources: build.sources,
         })
+    }
+}
+
+/// A broken rule as displays show it: under the vertex that loaded the Dockerfile.
+fn warning(finding: &Finding, source: &pb::SourceInfo) -> VertexWarning {
+    let position = |line: u32| {
+        Some(pb::Position {
+            line: i32::try_from(line).unwrap_or(i32::MAX),
+            character: 0,
+        })
+    };
+    let lines = finding.lines.first..=finding.lines.last;
+    let loaded = source
+        .definition
+        .as_ref()
+        .and_then(|definition| definition.def.first());
+    VertexWarning {
+        vertex: loaded.map(|bytes| digest_of(bytes)).unwrap_or_default(),
+        level: 1,
+        short: finding.summary().into(),
+        detail: vec![finding.rule.description().into()],
+        url: finding.rule.url(),
+        info: Some(source.clone()),
+        ranges: lines
+            .map(|line| pb::Range {
+                start: position(line),
+                end: position(line),
+            })
+            .collect(),
     }
 }
 
