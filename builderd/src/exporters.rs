@@ -8,20 +8,23 @@ mod archive;
 mod assemble;
 mod attributes;
 mod build_info;
+mod files;
 mod history;
 mod push;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use registry::Platform;
 
 pub use attributes::ImageOptions;
 pub use build_info::BuildInfo;
+pub use files::TreeError;
 
 use crate::progress::{Progress, VertexProgress};
 use crate::session::{Group, SessionError};
 use crate::sources::image::{FetchError, Images};
-use crate::store::{LayerBlobError, LayerId, Snapshot};
+use crate::store::{LayerBlobError, LayerId, Snapshot, WorkLost};
 
 /// One result of a build: a file system for a platform, and how to run it.
 #[derive(Clone, Debug)]
@@ -118,6 +121,12 @@ pub enum ExportError {
     },
     #[error("cannot send the result to the client")]
     Send(#[source] SessionError),
+    #[error("{} is in the results of several platforms", path.display())]
+    Collision { path: PathBuf },
+    #[error("cannot read the result")]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Lost(#[from] WorkLost),
 }
 
 /// Exports results; `kind` is BuildKit's name of the exporter.
@@ -131,11 +140,17 @@ pub async fn export(
         "image" | "moby" => "exporting to image",
         "oci" => "exporting to oci image format",
         "docker" => "exporting to docker image format",
+        "local" => "exporting to client directory",
+        "tar" => "exporting to client tarball",
         other => return Err(ExportError::UnknownExporter(other.to_owned())),
     };
     let vertex = context.progress.internal_vertex(title);
     vertex.start();
-    let exported = image(kind, attributes, results, context, &vertex).await;
+    let exported = match kind {
+        "local" => files::to_folder(attributes, results, context, &vertex).await,
+        "tar" => files::to_tar(attributes, results, context, &vertex).await,
+        _ => image(kind, attributes, results, context, &vertex).await,
+    };
     match &exported {
         Ok(_) => vertex.complete(),
         Err(error) => vertex.fail(&chain(error)),

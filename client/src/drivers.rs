@@ -161,10 +161,10 @@ impl Driver {
     }
 
     /// A channel for gRPC calls. It connects when the first call is made.
-    pub async fn channel(&self) -> Result<tonic::transport::Channel, DriverError> {
+    pub fn channel(&self) -> Result<tonic::transport::Channel, DriverError> {
         match self {
-            Self::Container(driver) => Ok(stream::channel(driver.opener().await?)),
-            Self::Remote(driver) => driver.channel().await,
+            Self::Container(driver) => Ok(stream::channel(driver.opener())),
+            Self::Remote(driver) => driver.channel(),
             Self::Local(driver) => Ok(stream::channel(driver.opener())),
         }
     }
@@ -172,8 +172,8 @@ impl Driver {
     /// A raw byte stream to the daemon's socket.
     pub async fn stream(&self) -> Result<DaemonStream, DriverError> {
         let (opener, endpoint) = match self {
-            Self::Container(driver) => (driver.opener().await?, "the container".to_owned()),
-            Self::Remote(driver) => (driver.opener().await?, driver.endpoint().to_owned()),
+            Self::Container(driver) => (driver.opener(), "the container".to_owned()),
+            Self::Remote(driver) => (driver.opener()?, driver.endpoint().to_owned()),
             Self::Local(driver) => (driver.opener(), "the local daemon".to_owned()),
         };
         opener

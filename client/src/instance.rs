@@ -9,6 +9,7 @@ use crate::docker::{self, DockerError};
 use crate::drivers::{Condition, Driver, DriverError};
 use crate::progress;
 use crate::settings::Settings;
+use tonic::transport::Channel;
 
 /// The name of the builder that is there without being created.
 pub const DEFAULT: &str = "default";
@@ -131,11 +132,13 @@ pub struct LoadedNode {
     pub state: Result<NodeState, InstanceError>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct NodeState {
     pub condition: Condition,
     /// What a running daemon says of itself.
     pub info: Option<DaemonInfo>,
+    /// The connection over which it said so, to be used again: making one may take a tenth of a second.
+    pub channel: Option<Channel>,
 }
 
 /// Asks all nodes of a builder at the same time.
@@ -168,17 +171,22 @@ pub async fn load(settings: &Settings, builder: &Builder, timeout: Duration) -> 
 
 async fn ask(driver: &Driver) -> Result<NodeState, InstanceError> {
     let condition = driver.condition().await?;
-    let info = if condition == Condition::Running {
-        let channel = driver.channel().await?;
-        Some(
-            daemon::info(channel)
-                .await
-                .map_err(|status| InstanceError::Daemon(Box::new(status)))?,
-        )
-    } else {
-        None
-    };
-    Ok(NodeState { condition, info })
+    if condition != Condition::Running {
+        return Ok(NodeState {
+            condition,
+            info: None,
+            channel: None,
+        });
+    }
+    let channel = driver.channel()?;
+    let info = daemon::info(channel.clone())
+        .await
+        .map_err(|status| InstanceError::Daemon(Box::new(status)))?;
+    Ok(NodeState {
+        condition,
+        info: Some(info),
+        channel: Some(channel),
+    })
 }
 
 /// Starts every node that does not run. Returns whether there was anything to do.

@@ -5,9 +5,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     variables: BTreeMap<String, String>,
+}
+
+/// Without the values: tokens and passwords are kept in the environment.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
 }
 
 impl Settings {
@@ -35,6 +42,11 @@ impl Settings {
             .get(name)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// A variable that is set, also to nothing.
+    pub fn get_even_empty(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
     }
 
     /// Where the Docker command line keeps its configuration: `$DOCKER_CONFIG` or `~/.docker`.

@@ -229,7 +229,7 @@ impl Frame {
         if selector != "/" {
             wire.selector = selector;
         } else if mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some() {
-            from = Some(lowering.builder.add(owned_folder(&mount, from)));
+            from = Some(lowering.builder.add(owned_folder(mount, from)));
             wire.selector = "/cache".to_owned();
         }
         Ok(Bound { from, mount: wire })

@@ -2,6 +2,7 @@
 //! engine. What is missing is reported as skipped, or fails where `TRIMARAN_REQUIRE_ALL=1`.
 
 mod bench;
+mod lives;
 mod properties;
 
 use std::fs;
@@ -81,13 +82,7 @@ impl Bench {
         fs::set_permissions(state.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let base = state.path().join("base");
         furnish(&base);
-        let executor = Executor::new(Config {
-            choice,
-            daemon: state.path().to_str().unwrap().to_owned(),
-            state: state.path().to_owned(),
-            run: state.path().join("run"),
-            program: env!("CARGO_BIN_EXE_builderd").into(),
-        });
+        let executor = Executor::new(config(state.path(), choice));
         let sandboxes = executor.sandboxes();
         Self {
             state,
@@ -95,6 +90,10 @@ impl Bench {
             executor,
             sandboxes,
         }
+    }
+
+    fn config(&self, choice: Choice) -> Config {
+        config(self.path(), choice)
     }
 
     fn path(&self) -> &Path {
@@ -164,6 +163,16 @@ impl Bench {
             stderr: String::from_utf8(stderr).unwrap(),
             upper,
         }
+    }
+}
+
+fn config(state: &Path, choice: Choice) -> Config {
+    Config {
+        choice,
+        daemon: state.to_str().unwrap().to_owned(),
+        state: state.to_owned(),
+        run: state.join("run"),
+        program: env!("CARGO_BIN_EXE_builderd").into(),
     }
 }
 

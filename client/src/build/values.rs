@@ -17,7 +17,7 @@ pub fn build_args(values: &[String], settings: &Settings) -> BTreeMap<String, St
                 args.insert(name.to_owned(), value.to_owned());
             }
             None => {
-                if let Some(found) = settings.get(value) {
+                if let Some(found) = settings.get_even_empty(value) {
                     args.insert(value.clone(), found.to_owned());
                 }
             }

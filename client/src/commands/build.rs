@@ -14,7 +14,6 @@ use crate::build::outputs::Destination;
 use crate::build::request::Plan;
 use crate::build::solve::{self, Response};
 use crate::builders::Builder;
-use crate::drivers::Condition;
 use crate::error::BuildFailed;
 use crate::instance::{self, Builders, LoadedNode};
 use crate::output;
@@ -116,13 +115,14 @@ async fn build(
 ) -> anyhow::Result<(Response, String)> {
     let node = choose(builder, nodes, &plan)?;
     let driver = node.driver.as_ref().context("the node has no driver")?;
-    if node
-        .state
-        .as_ref()
-        .is_ok_and(|state| state.condition != Condition::Running)
-    {
-        driver.boot(&progress).await?;
-    }
+    let channel = match node.state.as_ref().ok().and_then(|state| state.channel.clone()) {
+        Some(channel) => channel,
+        // It does not run, or runs and does not answer yet, as after a restart of the engine.
+        None => {
+            driver.boot(&progress).await?;
+            driver.channel()?
+        }
+    };
     builders.touch(builder)?;
     let reference = solve::new_id();
     let request = plan.solve_request(&reference, &solve::new_id());
@@ -130,7 +130,7 @@ async fn build(
         &context.settings,
         DockerConfig::load(&context.settings.docker_config_folder())?,
     );
-    let mut outcome = solve::run(driver.channel().await?, request, offer, progress).await;
+    let mut outcome = solve::run(channel, request, offer, progress).await;
     if let Err(error) = &mut outcome
         && let Some(failed) = error.downcast_mut::<BuildFailed>()
     {
@@ -147,34 +147,38 @@ async fn build(
     ))
 }
 
-/// The first node that offers every platform of the build. A node that does not run yet may turn out to offer them.
+/// The first node that offers every platform of the build, else the first that may turn out to when it has been started.
 fn choose<'a>(builder: &Builder, nodes: &'a [LoadedNode], plan: &Plan) -> anyhow::Result<&'a LoadedNode> {
-    let usable: Vec<&LoadedNode> = nodes.iter().filter(|node| node.state.is_ok()).collect();
-    let offers_all = |node: &&&LoadedNode| {
+    let offers_all = |node: &&LoadedNode| {
         let info = node.state.as_ref().ok().and_then(|state| state.info.as_ref());
         let offered = info.map(|info| info.platforms.as_slice()).unwrap_or_default();
         plan.platforms
             .iter()
             .all(|platform| node.node.platforms.contains(platform) || offered.contains(platform))
     };
-    if let Some(node) = usable.iter().find(offers_all).or(usable.first()) {
-        return Ok(node);
-    }
-    let reasons: Vec<String> = nodes
-        .iter()
-        .filter_map(|node| {
-            Some(format!(
-                "{}: {}",
-                node.node.name,
-                crate::error::chain(node.state.as_ref().err()?)
-            ))
-        })
-        .collect();
-    anyhow::bail!(
-        "failed to find a usable node of builder \"{}\": {}",
-        builder.name,
-        reasons.join("; ")
-    )
+    let usable = || nodes.iter().filter(|node| node.driver.is_some());
+    let chosen = usable()
+        .filter(|node| node.state.is_ok())
+        .find(offers_all)
+        .or_else(|| usable().find(|node| node.state.is_ok()))
+        .or_else(|| usable().next());
+    chosen.with_context(|| {
+        let reasons: Vec<String> = nodes
+            .iter()
+            .filter_map(|node| {
+                Some(format!(
+                    "{}: {}",
+                    node.node.name,
+                    crate::error::chain(node.state.as_ref().err()?)
+                ))
+            })
+            .collect();
+        format!(
+            "failed to find a usable node of builder \"{}\": {}",
+            builder.name,
+            reasons.join("; ")
+        )
+    })
 }
 
 fn show_warnings(warnings: &[VertexWarning]) {

@@ -7,6 +7,8 @@
 
 mod options;
 
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -28,11 +30,16 @@ use crate::settings::Settings;
 use options::Options;
 
 const SOCKET: &str = "/var/run/docker.sock";
+/// Where the daemon has its socket.
+const RUN_FOLDER: &str = "/run/builderd";
+const SOCKET_NAME: &str = "builderd.sock";
 const STATE_FOLDER: &str = "/var/lib/buildkit";
 /// Beyond those that every container has.
 const CAPABILITIES: [&str; 4] = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"];
 const PATIENCE: Duration = Duration::from_secs(30);
 const STOP_SECONDS: i32 = 20;
+const VOLUME_PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub struct Container {
@@ -67,6 +74,12 @@ impl Container {
     }
 
     pub async fn condition(&self) -> Result<Condition, DriverError> {
+        // The engine takes longer to answer than the daemon.
+        if let Some(socket) = self.socket()
+            && tokio::net::UnixStream::connect(socket).await.is_ok()
+        {
+            return Ok(Condition::Running);
+        }
         let docker = self.docker().await?;
         let running = self.is_running(&docker).await?;
         Ok(match running {
@@ -85,27 +98,24 @@ impl Container {
                     .and_then(|state| state.running)
                     .unwrap_or_default(),
             )),
-            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) if has_code(&error, 404) => Ok(None),
             Err(source) => Err(self.engine("inspect", source)),
         }
     }
 
-    pub async fn opener(&self) -> Result<Opener, DriverError> {
-        Ok(self.opener_on(self.docker().await?))
-    }
-
-    fn opener_on(&self, docker: Docker) -> Opener {
+    pub fn opener(&self) -> Opener {
         // A foreign image has BuildKit's own helper.
         let helper = if self.options.image.is_some() {
             "buildctl"
         } else {
             "builderd"
         };
-        let command = vec![helper.to_owned(), "dial-stdio".to_owned()];
         Opener::Exec {
-            docker,
+            settings: self.settings.clone(),
+            endpoint: self.endpoint.clone(),
             container: self.name.clone(),
-            command,
+            command: vec![helper.to_owned(), "dial-stdio".to_owned()],
+            socket: self.socket(),
         }
     }
 
@@ -162,6 +172,23 @@ impl Container {
                 ..Mount::default()
             });
         }
+        // In this form, unlike a mount, the engine makes a folder that it does not find.
+        let binds = match self.shared_folder() {
+            Some(folder) => {
+                let failed = |source| DriverError::File {
+                    action: "making",
+                    path: folder.display().to_string(),
+                    source,
+                };
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&folder)
+                    .map_err(failed)?;
+                vec![format!("{}:{RUN_FOLDER}", folder.display())]
+            }
+            None => Vec::new(),
+        };
         let mut command = Vec::new();
         if self.options.image.is_none() && !self.flags.iter().any(|flag| flag.starts_with("--root")) {
             command.extend(["--root".to_owned(), STATE_FOLDER.to_owned()]);
@@ -176,6 +203,7 @@ impl Container {
             cmd: Some(command),
             host_config: Some(HostConfig {
                 mounts: Some(mounts),
+                binds: Some(binds),
                 network_mode: Some(self.options.network.clone().unwrap_or_else(|| "host".to_owned())),
                 ..self.rights()
             }),
@@ -197,6 +225,17 @@ impl Container {
                 .map_err(|source| self.engine("copy files into", source))?;
         }
         Ok(())
+    }
+
+    /// A folder that the container and this machine share, for the daemon's socket. Where the engine is another
+    /// machine's, the daemon is reached through the engine.
+    fn shared_folder(&self) -> Option<PathBuf> {
+        let is_local = self.options.image.is_none() && docker::local_socket(&self.endpoint).is_some();
+        is_local.then(|| self.settings.config_folder().join("containers").join(&self.name))
+    }
+
+    fn socket(&self) -> Option<PathBuf> {
+        self.shared_folder().map(|folder| folder.join(SOCKET_NAME))
     }
 
     /// What the container may do. Ours gets what mounting layers, registering emulators and making networks for steps
@@ -240,7 +279,7 @@ impl Container {
     }
 
     async fn wait(&self, docker: &Docker) -> Result<(), DriverError> {
-        let channel = stream::channel(self.opener_on(docker.clone()));
+        let channel = stream::channel(self.opener());
         let ready = daemon::wait_until_ready(channel, PATIENCE);
         tokio::pin!(ready);
         let mut watch = tokio::time::interval(Duration::from_millis(300));
@@ -290,27 +329,44 @@ impl Container {
     }
 
     pub async fn remove(&self, state: State) -> Result<(), DriverError> {
+        // The daemon takes its sandboxes with it, if it is given the time.
+        self.stop().await?;
         let docker = self.docker().await?;
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match docker.remove_container(&self.name, Some(options)).await {
-            Err(error) if !is_missing(&error) => return Err(self.engine("remove", error)),
+            Err(error) if !has_code(&error, 404) => return Err(self.engine("remove", error)),
             _ => {}
         }
+        if let Some(folder) = self.shared_folder() {
+            // What may be left in it is a socket that nobody listens on; the next start takes it over.
+            let _ = std::fs::remove_dir_all(folder);
+        }
         if state == State::Remove {
+            self.remove_volume(&docker).await?;
+        }
+        Ok(())
+    }
+
+    /// A sandbox that is still going away uses the volume for a moment longer.
+    async fn remove_volume(&self, docker: &Docker) -> Result<(), DriverError> {
+        let deadline = tokio::time::Instant::now() + VOLUME_PATIENCE;
+        loop {
             match docker
                 .remove_volume(&self.volume(), None::<RemoveVolumeOptions>)
                 .await
             {
-                Err(error) if !is_missing(&error) => {
+                Err(error) if has_code(&error, 409) && tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(source) if !has_code(&source, 404) => {
                     return Err(DriverError::Engine {
                         action: format!("remove the volume {}", self.volume()),
-                        source: error,
+                        source,
                     });
                 }
-                _ => {}
+                _ => return Ok(()),
             }
         }
-        Ok(())
     }
 
     fn volume(&self) -> String {
@@ -325,9 +381,6 @@ impl Container {
     }
 }
 
-fn is_missing(error: &bollard::errors::Error) -> bool {
-    matches!(
-        error,
-        bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }
-    )
+fn has_code(error: &bollard::errors::Error, code: u16) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code, .. } if *status_code == code)
 }

@@ -91,7 +91,7 @@ impl Remote {
         &self.endpoint
     }
 
-    pub async fn opener(&self) -> Result<Opener, DriverError> {
+    pub fn opener(&self) -> Result<Opener, DriverError> {
         if self.tls.is_some() {
             return Err(DriverError::NoRawStream {
                 endpoint: self.endpoint.clone(),
@@ -102,11 +102,12 @@ impl Remote {
         } else if let Some(address) = self.endpoint.strip_prefix("tcp://") {
             Ok(Opener::Tcp(address.trim_end_matches('/').to_owned()))
         } else if let Some(container) = self.endpoint.strip_prefix("docker-container://") {
-            let engine = docker::current_endpoint(&self.settings)?;
             Ok(Opener::Exec {
-                docker: docker::connect(&self.settings, &engine).await?,
+                settings: self.settings.clone(),
+                endpoint: docker::current_endpoint(&self.settings)?,
                 container: container.to_owned(),
                 command: vec!["buildctl".to_owned(), "dial-stdio".to_owned()],
+                socket: None,
             })
         } else {
             Err(DriverError::Endpoint {
@@ -115,9 +116,9 @@ impl Remote {
         }
     }
 
-    pub async fn channel(&self) -> Result<Channel, DriverError> {
+    pub fn channel(&self) -> Result<Channel, DriverError> {
         let Some(tls) = &self.tls else {
-            return Ok(stream::channel(self.opener().await?));
+            return Ok(stream::channel(self.opener()?));
         };
         let failed = |source| DriverError::Tls {
             endpoint: self.endpoint.clone(),
@@ -143,7 +144,7 @@ impl Remote {
     }
 
     pub async fn condition(&self) -> Result<Condition, DriverError> {
-        let channel = self.channel().await?;
+        let channel = self.channel()?;
         Ok(if daemon::answers(channel).await {
             Condition::Running
         } else {
@@ -152,7 +153,7 @@ impl Remote {
     }
 
     pub async fn boot(&self, progress: &progress::Sender) -> Result<(), DriverError> {
-        let channel = self.channel().await?;
+        let channel = self.channel()?;
         if daemon::answers(channel.clone()).await {
             return Ok(());
         }

@@ -15,6 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::StreamReader;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::docker;
+use crate::settings::Settings;
+
 /// The flow control windows of both HTTP/2 layers: a context upload must not wait for each 64 KiB.
 const WINDOW: u32 = 4 << 20;
 
@@ -61,9 +64,13 @@ pub enum Opener {
     Tcp(String),
     /// A command in a container that joins its standard streams to the daemon's socket.
     Exec {
-        docker: Docker,
+        settings: Settings,
+        /// Of the engine.
+        endpoint: String,
         container: String,
         command: Vec<String>,
+        /// The same socket, where the container shows it to this machine: much the shorter way.
+        socket: Option<PathBuf>,
     },
 }
 
@@ -79,10 +86,23 @@ impl Opener {
                 Ok(DaemonStream(Box::pin(stream)))
             }
             Self::Exec {
-                docker,
+                settings,
+                endpoint,
                 container,
                 command,
-            } => exec(docker, container, command).await,
+                socket,
+            } => {
+                // Whatever is wrong with it (another machine's engine, no right to open it): there is the other way.
+                if let Some(socket) = socket
+                    && let Ok(stream) = tokio::net::UnixStream::connect(socket).await
+                {
+                    return Ok(DaemonStream(Box::pin(stream)));
+                }
+                let docker = docker::connect(settings, endpoint)
+                    .await
+                    .map_err(io::Error::other)?;
+                exec(&docker, container, command).await
+            }
         }
     }
 }
@@ -114,7 +134,7 @@ async fn exec(docker: &Docker, container: &str, command: &[String]) -> io::Resul
                     Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => Some(Ok(message)),
                     Ok(LogOutput::StdErr { message }) => {
                         // Why the command inside could not connect.
-                        tracing::warn!("{}", String::from_utf8_lossy(&message).trim_end());
+                        tracing::debug!("{}", String::from_utf8_lossy(&message).trim_end());
                         None
                     }
                     Ok(LogOutput::StdIn { .. }) => None,

@@ -23,6 +23,8 @@ pub enum InspectError {
     Registry(#[from] registry::Error),
     #[error(transparent)]
     Manifest(#[from] registry::manifest::ManifestError),
+    #[error("{reference}: not found")]
+    NotFound { reference: Reference },
     #[error("reading the image configuration {digest}")]
     Config {
         digest: String,
@@ -41,7 +43,10 @@ pub struct Image {
 }
 
 pub async fn inspect(client: &Client, reference: Reference) -> Result<Image, InspectError> {
-    let raw = client.manifest(&reference).await?;
+    let raw = match client.manifest(&reference).await {
+        Err(error) if error.is_not_found() => return Err(InspectError::NotFound { reference }),
+        other => other?,
+    };
     let document = raw.parse()?;
     Ok(Image {
         reference,

@@ -20,7 +20,6 @@ fn a_failed_step_is_shown_with_platform_line_and_output() {
             "words on the way",
             "and errors",
             "exit code: 3",
-            "linux/amd64",
         ])
         .did_not_say(" after\n");
 }

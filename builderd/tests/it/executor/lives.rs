@@ -1,0 +1,174 @@
+//! What becomes of sandboxes when builds end, and when the daemon is killed.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use builderd::executor::step::{Mount, Source};
+use builderd::executor::{Choice, Executor};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+use super::{Bench, skipped};
+
+/// Far more than anything here takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Tells the test program to be a daemon: which executor, and the fifo its step holds open.
+const ROLE: &str = "TRIMARAN_TEST_DAEMON";
+
+#[tokio::test]
+async fn a_killed_daemon_takes_native_steps_along() {
+    a_killed_daemon_takes_its_steps_along(Choice::Native).await;
+}
+
+#[tokio::test]
+async fn a_killed_daemon_takes_docker_steps_along() {
+    a_killed_daemon_takes_its_steps_along(Choice::Docker).await;
+}
+
+async fn a_killed_daemon_takes_its_steps_along(choice: Choice) {
+    if skipped(choice) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let mut daemon = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "executor::lives::daemon_to_be_killed"])
+        .env(ROLE, format!("{choice:?} {}", fifo.display()))
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let end = async {
+        let mut reader = tokio::net::unix::pipe::OpenOptions::new()
+            .open_receiver(&fifo)
+            .unwrap();
+        // A fifo without writers reads as ended, so wait for the step's first word.
+        loop {
+            match reader.read_u8().await {
+                Ok(byte) => break assert_eq!(byte, b'r'),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        daemon.start_kill().unwrap();
+        assert_eq!(daemon.wait().await.unwrap().signal(), Some(9));
+        // The step's processes hold the fifo open as long as one of them lives.
+        reader.read_to_end(&mut Vec::new()).await.unwrap();
+    };
+    tokio::time::timeout(DEADLINE, end)
+        .await
+        .expect("the step ends with its daemon");
+}
+
+#[tokio::test]
+#[ignore = "a role of this program, not a test"]
+async fn daemon_to_be_killed() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let (choice, fifo) = role.split_once(' ').unwrap();
+    let bench = Bench::new(if choice == "Docker" {
+        Choice::Docker
+    } else {
+        Choice::Native
+    });
+    let inside = bench.folder("fifo-");
+    // The step sees folders of the state folder only.
+    fs::hard_link(fifo, inside.join("fifo")).unwrap();
+    let mut step = bench.shell("exec 3>/fifo/fifo; (while true; do sleep 1; done) & echo r >&3; sleep 1000");
+    step.mounts = vec![Mount {
+        destination: "/fifo".into(),
+        source: Source::Folder {
+            path: inside,
+            selector: String::new(),
+        },
+        read_only: false,
+    }];
+    let _killed = bench.run(step).await;
+}
+
+#[tokio::test]
+async fn leftovers_in_the_engine_are_removed_at_the_next_start() {
+    if skipped(Choice::Docker) {
+        return;
+    }
+    let bench = Bench::new(Choice::Docker);
+    bench.executor.warm().await.unwrap();
+    let daemon = bench.path().to_str().unwrap();
+    let label = format!("dev.trimaran.sandbox={daemon}");
+    let sandbox = docker(&["ps", "-q", "--filter", &format!("label={label}")]).await;
+    let image = docker(&["inspect", "--format", "{{.Config.Image}}", &sandbox]).await;
+    let left = docker(&["create", "--label", &label, &image, "/builderd"]).await;
+    let foreign = docker(&[
+        "create",
+        "--label",
+        "dev.trimaran.sandbox=somebody else",
+        &image,
+        "/builderd",
+    ])
+    .await;
+    Executor::new(bench.config(Choice::Docker)).warm().await.unwrap();
+    let all = docker(&["ps", "-aq", "--no-trunc"]).await;
+    docker(&["rm", &foreign]).await;
+    assert!(
+        !all.contains(&left) && all.contains(&foreign),
+        "left: {left}, foreign: {foreign}, all: {all}"
+    );
+}
+
+async fn docker(arguments: &[&str]) -> String {
+    let output = tokio::process::Command::new("docker")
+        .args(arguments)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn builds_have_their_own_networks_while_they_last() {
+    if skipped(Choice::Docker) {
+        return;
+    }
+    let bench = Bench::new(Choice::Docker);
+    let network = async |sandboxes: &builderd::executor::Sandboxes| {
+        let mut said = Vec::new();
+        let step = bench.shell("readlink /proc/self/ns/net; hostname -i 2>/dev/null; true");
+        let status = sandboxes
+            .run(
+                step,
+                |_, bytes| said.extend_from_slice(&bytes),
+                &CancellationToken::new(),
+            )
+            .await;
+        assert!(status.unwrap().success());
+        String::from_utf8(said).unwrap()
+    };
+    let (one, other) = (bench.executor.sandboxes(), bench.executor.sandboxes());
+    let (first, second) = (network(&one).await, network(&other).await);
+    assert_ne!(first, second);
+    assert_eq!(network(&one).await, first, "all steps of a build share one");
+    drop((one, other));
+    // Ended builds leave theirs to later ones.
+    let later = network(&bench.executor.sandboxes()).await;
+    assert!([first, second].contains(&later), "{later}");
+}
+
+#[tokio::test]
+async fn auto_takes_the_engine_that_is_there() {
+    if skipped(Choice::Auto) {
+        return;
+    }
+    let bench = Bench::new(Choice::Auto);
+    let name = bench.executor.name().await.unwrap();
+    let expected = if super::engine_answers() {
+        "docker"
+    } else {
+        "native"
+    };
+    assert_eq!(name, expected);
+    assert_eq!(bench.sh("echo works").await.text(), "works");
+}
