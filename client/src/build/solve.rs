@@ -141,3 +141,6 @@ async fn follow_status(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
