@@ -13,7 +13,9 @@ mod sandbox;
 pub mod step;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::OnceCell;
@@ -24,8 +26,11 @@ use docker::Docker;
 pub use sandbox::Sandbox;
 use step::{ExitStatus, NetworkMode, SecurityMode, Step, StepError, Stream};
 
-/// Sandboxes that wait for a build at most; each container of an engine holds a few megabytes.
-const MOST_IDLE: usize = 4;
+/// Sandboxes that wait for a build at most, after many builds at once.
+const MOST_IDLE: usize = 8;
+
+/// How long more than one waits: each container of an engine holds some ten megabytes.
+const IDLE_FOR: Duration = Duration::from_secs(60);
 
 /// Which executor is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -108,15 +113,25 @@ enum Backend {
 #[derive(Clone, Debug)]
 pub struct Executor {
     shared: Arc<Shared>,
-    /// What is being made ready in the background; ends with the last clone.
-    preparing: Arc<Mutex<JoinSet<()>>>,
+    /// What is being made ready or let go in the background; ends with the last clone.
+    background: Arc<Mutex<JoinSet<()>>>,
 }
 
 #[derive(Debug)]
 struct Shared {
     config: Config,
     backend: OnceCell<Backend>,
-    idle: Mutex<Vec<Sandbox>>,
+    /// Longest unused first.
+    idle: Mutex<Vec<Idle>>,
+    refilling: AtomicBool,
+    /// Whether something already looks after sandboxes that wait too long.
+    expiring: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sandbox: Sandbox,
+    since: Instant,
 }
 
 impl Executor {
@@ -125,10 +140,12 @@ impl Executor {
             config,
             backend: OnceCell::new(),
             idle: Mutex::default(),
+            refilling: AtomicBool::new(false),
+            expiring: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
-            preparing: Arc::default(),
+            background: Arc::default(),
         }
     }
 
@@ -173,25 +190,46 @@ impl Executor {
         let idle = lock(&self.shared.idle).pop();
         self.refill();
         match idle {
-            Some(sandbox) if sandbox.is_idle() => Ok(sandbox),
+            Some(Idle { sandbox, .. }) if sandbox.is_idle() => Ok(sandbox),
             _ => self.shared.start(place).await,
         }
     }
 
     /// Makes a spare sandbox ready if there is none and none in the making.
     fn refill(&self) {
-        let mut preparing = lock(&self.preparing);
-        while preparing.try_join_next().is_some() {}
-        if !preparing.is_empty() || !lock(&self.shared.idle).is_empty() {
+        if !lock(&self.shared.idle).is_empty() || self.shared.refilling.swap(true, Ordering::AcqRel) {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        preparing.spawn(async move {
+        self.spawn(async move {
             match shared.start(Place::default()).await {
                 Ok(sandbox) => shared.keep(sandbox),
                 Err(error) => tracing::debug!(%error, "cannot make a spare sandbox ready"),
             }
+            shared.refilling.store(false, Ordering::Release);
         });
+    }
+
+    /// Takes back the sandbox of a build that ended.
+    fn give_back(&self, sandbox: Sandbox) {
+        self.shared.keep(sandbox);
+        // Outside of a runtime the daemon is ending, and all its sandboxes with it.
+        if tokio::runtime::Handle::try_current().is_err() || self.shared.expiring.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move {
+            while shared.let_go() {
+                tokio::time::sleep(IDLE_FOR).await;
+            }
+        });
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut background = lock(&self.background);
+        while background.try_join_next().is_some() {}
+        background.spawn(task);
     }
 }
 
@@ -232,8 +270,23 @@ impl Shared {
     fn keep(&self, sandbox: Sandbox) {
         let mut idle = lock(&self.idle);
         if idle.len() < MOST_IDLE {
-            idle.push(sandbox);
+            idle.push(Idle {
+                sandbox,
+                since: Instant::now(),
+            });
         }
+    }
+
+    /// Ends all but the last used of those that waited long; false when only that one is left.
+    fn let_go(&self) -> bool {
+        let mut idle = lock(&self.idle);
+        let last = idle.pop();
+        idle.retain(|waiting| waiting.since.elapsed() < IDLE_FOR);
+        idle.extend(last);
+        let more = idle.len() > 1;
+        // Under the lock, so that whoever gives one back after this starts anew.
+        self.expiring.store(more, Ordering::Release);
+        more
     }
 }
 
@@ -293,7 +346,7 @@ impl Drop for Sandboxes {
             && sandbox.is_idle()
             && !sandbox.ran_insecure()
         {
-            self.executor.shared.keep(sandbox);
+            self.executor.give_back(sandbox);
         }
     }
 }
