@@ -189,8 +189,10 @@ impl Store {
     pub fn commit_as(&self, mut draft: LayerDraft, id: &LayerId, layer: NewLayer) -> Result<(), LayerError> {
         let folder = &self.inner().folder;
         let work = draft.work();
-        // The kernel leaves one empty folder in it; anything more takes the slow way.
-        let _ = fs::remove_dir(work.join("work"));
+        // What overlayfs leaves in it, the mark of volatile mounts first; anything more takes the slow way.
+        for left in ["work/incompat/volatile", "work/incompat", "work"] {
+            let _ = fs::remove_dir(work.join(left));
+        }
         if fs::remove_dir(&work).is_err() {
             folder.discard(&work);
         }
@@ -282,7 +284,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there is a record of this layer. Of those found once this is remembered: a build of a thousand steps
+    /// Whether this layer is here or can be fetched. Of those found once this is remembered: a build of a thousand steps
     /// asks for the same lower layers again and again.
     pub(super) fn knows_layer(&self, id: &LayerId) -> bool {
         let known = || {
@@ -297,6 +299,10 @@ impl Store {
         let Some(record) = self.layer(id) else {
             return false;
         };
+        if record.remote.is_none() && !self.has_folder(id) {
+            tracing::warn!(layer = %id, "the folder of a layer was removed from outside");
+            return false;
+        }
         self.touch_layer(id, &record);
         let mut known = known();
         if known.len() >= KNOWN_LAYERS {

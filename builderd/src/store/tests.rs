@@ -100,7 +100,7 @@ async fn committed_layers_survive_and_drafts_do_not() {
     let store = open(root.path());
     let draft = store.draft().unwrap();
     std::fs::write(draft.upper().join("file"), "text").unwrap();
-    std::fs::create_dir(draft.work().join("work")).unwrap();
+    std::fs::create_dir_all(draft.work().join("work/incompat/volatile")).unwrap();
     let layer = store
         .commit(
             draft,
@@ -217,6 +217,21 @@ fn what_had_not_reached_the_disk_when_the_machine_stopped_is_thrown_away() {
     assert!(!store.has_folder(&layer) && !store.blobs().has(&blob));
     assert_eq!(store.layer(&layer), None);
     assert_eq!(store.lookup(&key), None);
+}
+
+#[test]
+fn a_result_whose_layer_was_removed_from_outside_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let layer = store.commit(store.draft().unwrap(), NewLayer::default()).unwrap();
+    let key = CacheKey::new("exec", ["a"]);
+    store.remember(
+        &key,
+        &CachedResult::now(vec![Snapshot::default().with(layer.clone())]),
+    );
+    drop(store);
+    std::fs::remove_dir_all(root.path().join("state/layers").join(layer.as_str())).unwrap();
+    assert_eq!(open(root.path()).lookup(&key), None);
 }
 
 #[test]
