@@ -113,7 +113,7 @@ async fn show_plain(
     heading: Heading,
 ) -> Result<Vec<status::VertexWarning>, ProgressError> {
     let mut trace = Trace::default();
-    let mut plain = Plain::new(io::stderr(), Some(heading.plain));
+    let mut plain = Plain::new(io::BufWriter::new(io::stderr()), Some(heading.plain));
     let mut clock = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {

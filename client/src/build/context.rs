@@ -18,12 +18,22 @@ pub struct Inputs {
     _scratch: Option<tempfile::TempDir>,
 }
 
+/// Nobody writes one this long; what is this long is something else.
+const LARGEST_DOCKERFILE: u64 = 16 << 20;
+
 pub fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::Result<Inputs> {
     let mut inputs = Inputs::default();
     if context == "-" {
-        bail!("a context from standard input is not supported: unpack it, and name the folder");
-    }
-    if is_remote(context) {
+        ensure!(
+            file != Some("-"),
+            "invalid argument: can't use stdin for both build context and dockerfile"
+        );
+        ensure!(
+            file.is_none(),
+            "a context from standard input is a Dockerfile alone: leave --file out"
+        );
+        from_standard_input(&mut inputs)?;
+    } else if is_remote(context) {
         inputs.attributes.insert("context".to_owned(), context.to_owned());
         match file {
             Some("-") => from_standard_input(&mut inputs)?,
@@ -93,8 +103,13 @@ fn from_file(inputs: &mut Inputs, context: &Path, file: Option<&str>) -> anyhow:
 fn from_standard_input(inputs: &mut Inputs) -> anyhow::Result<()> {
     let mut text = Vec::new();
     std::io::stdin()
+        .take(LARGEST_DOCKERFILE)
         .read_to_end(&mut text)
         .context("reading the Dockerfile from standard input")?;
+    ensure!(
+        !is_archive(&text),
+        "an archive on standard input is not supported as a context: unpack it, and name the folder"
+    );
     let scratch = tempfile::tempdir().context("making a folder for the Dockerfile")?;
     std::fs::write(scratch.path().join("Dockerfile"), text).context("writing the Dockerfile")?;
     inputs
@@ -103,8 +118,20 @@ fn from_standard_input(inputs: &mut Inputs) -> anyhow::Result<()> {
     inputs
         .folders
         .insert("dockerfile".to_owned(), scratch.path().to_owned());
+    // Without a context of its own, such a Dockerfile has an empty one.
+    if !inputs.attributes.contains_key("context") && !inputs.folders.contains_key("context") {
+        let empty = scratch.path().join("context");
+        std::fs::create_dir(&empty).context("making an empty context")?;
+        inputs.folders.insert("context".to_owned(), empty);
+    }
     inputs._scratch = Some(scratch);
     Ok(())
+}
+
+/// A tar file, or one of the ways to compress it.
+fn is_archive(bytes: &[u8]) -> bool {
+    let starts: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    starts.iter().any(|start| bytes.starts_with(start)) || bytes.get(257..262) == Some(b"ustar")
 }
 
 fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Result<()> {
@@ -187,7 +214,6 @@ mod tests {
             (file.as_str(), None, "must be a directory"),
             (context, None, "failed to read dockerfile: open"),
             (context, Some("/nowhere/D"), "open /nowhere/D"),
-            ("-", None, "standard input is not supported"),
         ] {
             let error = resolve(context, file, &[]).unwrap_err();
             assert!(format!("{error:#}").contains(part), "{error:#}");
@@ -208,6 +234,21 @@ mod tests {
         assert_eq!(inputs.attributes["context:base"], "docker-image://alpine");
         for wrong in ["lib", "lib=/nowhere/x", "lib=oci-layout://x"] {
             assert!(resolve(context, None, &[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn archives_are_told_from_dockerfiles() {
+        let mut tar = vec![0; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        for (bytes, expected) in [
+            (&b"FROM x"[..], false),
+            (b"", false),
+            (&tar, true),
+            (b"\x1f\x8bx", true),
+            (b"BZh9", true),
+        ] {
+            assert_eq!(is_archive(bytes), expected, "{bytes:?}");
         }
     }
 

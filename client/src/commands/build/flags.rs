@@ -10,8 +10,8 @@ use crate::progress::Mode;
 
 /// Start a build
 ///
-/// PATH is the folder that COPY and ADD take files from; a Git or HTTP address is fetched by the builder. Flags may
-/// follow it.
+/// PATH is the folder that COPY and ADD take files from; a Git or HTTP address is fetched by the builder; "-" reads a
+/// Dockerfile from standard input, with an empty context. Flags may follow it.
 ///
 /// Examples:
 ///   trimaran build -t registry.example/app --platform linux/amd64,linux/arm64 --push .
@@ -22,7 +22,7 @@ use crate::progress::Mode;
 #[command(verbatim_doc_comment)]
 pub struct BuildArgs {
     /// The build context: a folder or the address of a repository or archive
-    #[arg(value_name = "PATH | URL")]
+    #[arg(value_name = "PATH | URL | -")]
     context: String,
     /// Name of the Dockerfile (default: "PATH/Dockerfile"); "-" reads it from standard input
     #[arg(short, long)]
