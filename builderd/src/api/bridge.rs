@@ -2,6 +2,7 @@
 //!
 //! Every call names its build in the request's metadata and may come before the build is known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ impl LlbBridge for Service {
             let text = format!("unsupported request {name}");
             return Err(errdefs::status(Code::Unimplemented, text, &[detail]));
         }
+        check_frontend_caps(&request.frontend_opt)?;
         let wanted = BuildRequest {
             frontend: request.frontend,
             attributes: request.frontend_opt,
@@ -210,6 +212,26 @@ impl LlbBridge for Service {
     ) -> Result<Response<StatFileResponse>, Status> {
         Err(no_containers())
     }
+}
+
+/// Refuses a request that needs something the frontend does not know.
+fn check_frontend_caps(attributes: &BTreeMap<String, String>) -> Result<(), Status> {
+    let needed = attributes
+        .get("frontend.caps")
+        .map(String::as_str)
+        .unwrap_or_default();
+    for cap in needed.split(',').map(str::trim).filter(|cap| !cap.is_empty()) {
+        // `+forward` allows another frontend to know it, but requests are not forwarded.
+        let name = cap.strip_suffix("+forward").unwrap_or(cap);
+        if !capabilities::FRONTEND.contains(&name) {
+            let detail = Detail::FrontendCap(Named {
+                name: name.to_owned(),
+            });
+            let text = format!("unsupported frontend capability {name}");
+            return Err(errdefs::status(Code::Unimplemented, text, &[detail]));
+        }
+    }
+    Ok(())
 }
 
 fn no_containers() -> Status {

@@ -25,10 +25,14 @@ pub(super) const GATEWAY: &[&str] = &[
     "source.metaresolver",
 ];
 
+/// Of the Dockerfile frontend, as requests name them in `frontend.caps`.
+pub(super) const FRONTEND: &[&str] = &["moby.buildkit.frontend.inputs"];
+
 /// Of operations, sources and exporters.
 pub(super) const OPERATIONS: &[&str] = &[
     "source.image",
     "source.image.resolvemode",
+    "source.image.checksum",
     "source.local",
     "source.local.unique",
     "source.local.sessionid",
@@ -60,7 +64,9 @@ pub(super) const OPERATIONS: &[&str] = &[
     "meta.ignorecache",
     "meta.description",
     "meta.exportcache",
+    "exporter.image.annotations",
     "exporter.multiple",
+    "exporter.sourcedateepoch",
 ];
 
 pub(super) fn list(ids: &[&str]) -> Vec<ApiCap> {

@@ -102,7 +102,10 @@ pub(super) async fn assemble(
     }
     let status = vertex.status("exporting layers", "exporting layers");
     // Boxed, as is what `layers_of` does at once: else the compiler cannot see that it may move between threads.
-    let all = results.targets.iter().map(|target| layers_of(target, options, context, vertex).boxed());
+    let all = results
+        .targets
+        .iter()
+        .map(|target| layers_of(target, options, context, vertex).boxed());
     let layers = futures::stream::iter(all.collect::<Vec<_>>())
         .buffered(results.targets.len().max(1))
         .try_collect::<Vec<_>>()

@@ -57,7 +57,9 @@ pub(super) async fn push(
         }
         let status = vertex.status(&format!("pushing layers for {repository}"), "pushing layers");
         // Boxed: else the compiler cannot see that the uploads may move between threads.
-        let uploads = blobs.iter().map(|blob| push_blob(&client, repository, blob, vertex).boxed());
+        let uploads = blobs
+            .iter()
+            .map(|blob| push_blob(&client, repository, blob, vertex).boxed());
         futures::stream::iter(uploads.collect::<Vec<_>>())
             .buffer_unordered(UPLOADS_AT_ONCE)
             .try_collect::<()>()
