@@ -52,6 +52,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     for key in &settings.without_effect {
         tracing::warn!("{key} has no effect here");
     }
+    raise_file_limit();
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;
     let store = Store::open(&settings.root)?;
     let root = settings.root.canonicalize().unwrap_or(settings.root);
@@ -181,6 +182,17 @@ fn registries(settings: &BTreeMap<String, RegistrySettings>) -> registry::Config
             .collect(),
         user_agent: format!("builderd/{}", version::VERSION),
         ..registry::Config::default()
+    }
+}
+
+/// A deep stack of layers holds one descriptor for each layer while it is read, which the usual soft limit of 1024 does
+/// not allow.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -87,6 +87,10 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<Identity, IdentityEr
             .or(number)
             .ok_or_else(|| IdentityError::Group(wanted_group.to_owned()))?;
     }
+    // A process outside of its main group could reach what is barred to that group (CVE-2022-36109), so Docker puts
+    // it into the list as well.
+    identity.groups.retain(|group| *group != identity.gid);
+    identity.groups.insert(0, identity.gid);
     if identity.home.is_empty() {
         identity.home = "/".into();
     }
@@ -160,16 +164,16 @@ mod tests {
             ("", identity(0, 0, &[0, 1, 10], "/root")),
             ("root", identity(0, 0, &[0, 1, 10], "/root")),
             ("0", identity(0, 0, &[0, 1, 10], "/root")),
-            ("app", identity(1000, 1001, &[1, 10], "/srv/app")),
-            ("1000", identity(1000, 1001, &[1, 10], "/srv/app")),
-            ("app:staff", identity(1000, 50, &[], "/srv/app")),
-            ("app:50", identity(1000, 50, &[], "/srv/app")),
-            ("app:777", identity(1000, 777, &[], "/srv/app")),
-            ("12345", identity(12345, 0, &[], "/")),
-            ("12345:wheel", identity(12345, 10, &[], "/")),
-            (":wheel", identity(0, 10, &[], "/root")),
+            ("app", identity(1000, 1001, &[1001, 1, 10], "/srv/app")),
+            ("1000", identity(1000, 1001, &[1001, 1, 10], "/srv/app")),
+            ("app:staff", identity(1000, 50, &[50], "/srv/app")),
+            ("app:50", identity(1000, 50, &[50], "/srv/app")),
+            ("app:777", identity(1000, 777, &[777], "/srv/app")),
+            ("12345", identity(12345, 0, &[0], "/")),
+            ("12345:wheel", identity(12345, 10, &[10], "/")),
+            (":wheel", identity(0, 10, &[10], "/root")),
             // A name that looks like a number comes first in the file, so it wins.
-            ("7", identity(70, 71, &[], "/seven")),
+            ("7", identity(70, 71, &[71], "/seven")),
             ("nobody", Err(IdentityError::User("nobody".into()))),
             ("app:nogroup", Err(IdentityError::Group("nogroup".into()))),
             ("-1", Err(IdentityError::User("-1".into()))),

@@ -63,10 +63,13 @@ async fn ends_and_streams(bench: &Bench) {
 
 async fn users(bench: &Bench) {
     for (user, expected) in [
-        ("", "uid=0(root) gid=0(root) groups=10(wheel) /root"),
-        ("app", "uid=1000(app) gid=1000(app) groups=10(wheel) /srv"),
-        ("app:staff", "uid=1000(app) gid=50(staff) /srv"),
-        ("77:88", "uid=77 gid=88 /"),
+        ("", "uid=0(root) gid=0(root) groups=0(root),10(wheel) /root"),
+        (
+            "app",
+            "uid=1000(app) gid=1000(app) groups=1000(app),10(wheel) /srv",
+        ),
+        ("app:staff", "uid=1000(app) gid=50(staff) groups=50(staff) /srv"),
+        ("77:88", "uid=77 gid=88 groups=88 /"),
     ] {
         let mut step = bench.shell("echo $(id) $HOME");
         step.user = user.into();
