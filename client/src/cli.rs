@@ -13,8 +13,8 @@ use crate::settings::Settings;
 
 /// Build container images for many CPU architectures at once
 ///
-/// Builders are made by `create`, chosen by `use`, and used by `build`. Without any, `build` uses the builder "default",
-/// in the Docker engine if one answers, else a daemon of its own.
+/// Builders are made by `create`, chosen by `use`, and used by `build`. Without any, `build` uses the
+/// builder "default": in the Docker engine if one answers, else a daemon of its own.
 ///
 /// First steps:
 ///   trimaran create --use --name mybuilder

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proto::control::{SolveRequest, StatusRequest};
 use rand::Rng as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -81,6 +82,7 @@ async fn build(
     request: SolveRequest,
     progress: progress::Sender,
 ) -> anyhow::Result<Response> {
+    let mut interrupts = Interrupts::new()?;
     let status = follow_status(channel.clone(), request.r#ref.clone(), progress);
     let mut control = daemon::control(channel);
     let solve = control.solve(request);
@@ -91,14 +93,13 @@ async fn build(
         tokio::select! {
             solved = &mut solve => break solved,
             ended = &mut status, if status_result.is_none() => status_result = Some(ended),
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
+            () = interrupts.next() => {
                 // Ends the call, which is how the daemon learns of it.
                 drop(solve);
                 if status_result.is_none() {
                     tokio::select! {
                         _ = tokio::time::timeout(STATUS_PATIENCE, &mut status) => {}
-                        _ = tokio::signal::ctrl_c() => {}
+                        () = interrupts.next() => {}
                     }
                 }
                 return Err(Interrupted.into());
@@ -116,6 +117,28 @@ async fn build(
         (Err(status), _) => Err(BuildFailed::from(status).into()),
         (Ok(_), Err(status)) => Err(BuildFailed::from(status).into()),
         (Ok(response), Ok(())) => Ok(response.into_inner().exporter_response),
+    }
+}
+
+/// Ctrl-C, and the wish of a supervisor to end.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use crate::progress::Mode;
 
 /// Start a build
 ///
-/// PATH is the folder that COPY and ADD take files from; a Git or HTTP address is fetched by the builder; "-" reads a
-/// Dockerfile from standard input, with an empty context. Flags may follow it.
+/// PATH is the folder that COPY and ADD take files from; a Git or HTTP address is fetched by the
+/// builder; "-" reads a Dockerfile from standard input, with an empty context. Flags may follow it.
 ///
 /// Examples:
 ///   trimaran build -t registry.example/app --platform linux/amd64,linux/arm64 --push .
