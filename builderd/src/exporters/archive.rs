@@ -38,8 +38,14 @@ pub(super) async fn send(
     let receiver = context.sessions.receiver().await.map_err(ExportError::Send)?;
     let status = vertex.status("sending tarball", "sending tarball");
     let stream = stream(files, context.images);
+    // What is told beside the file travels in headers, whose names cannot hold a platform.
+    let told = response
+        .iter()
+        .filter(|(key, _)| !key.contains('/'))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     receiver
-        .send_file(context.number, response, stream)
+        .send_file(context.number, &told, stream)
         .await
         .map_err(ExportError::Send)?;
     status.complete();

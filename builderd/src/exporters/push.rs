@@ -19,6 +19,8 @@ use crate::sources::image::repositories;
 use crate::store::{RemoteBlob, Store};
 
 const UPLOADS_AT_ONCE: usize = 4;
+/// Smaller blobs are on their way too shortly to be shown one by one.
+const WORTH_A_LINE: u64 = 4 << 20;
 
 /// A blob to push, and where its bytes come from.
 struct Blob {
@@ -55,7 +57,7 @@ pub(super) async fn push(
             vertex.status(&text, &text).complete();
             continue;
         }
-        let status = vertex.status(&format!("pushing layers for {repository}"), "pushing layers");
+        let status = vertex.status("pushing layers", "pushing layers");
         // Boxed: else the compiler cannot see that the uploads may move between threads.
         let uploads = blobs
             .iter()
@@ -138,24 +140,24 @@ async fn push_blob(
     vertex: &VertexProgress,
 ) -> Result<(), ExportError> {
     let size = blob.descriptor.size;
-    let status = vertex.status(
-        &format!("pushing {} to {repository}", blob.descriptor.digest),
-        &format!("pushing {}", blob.descriptor.digest),
-    );
-    let progress: OnProgress = {
-        let status = status.clone();
-        Arc::new(move |sent| status.update(sent, size))
-    };
+    let status = (size >= WORTH_A_LINE).then(|| {
+        let text = format!("pushing {} to {repository}", blob.descriptor.digest);
+        vertex.status(&text, "pushing")
+    });
     let options = UploadOptions {
         mount_from: blob.mount_from.clone(),
-        progress: Some(progress),
+        progress: status
+            .clone()
+            .map(|status| -> OnProgress { Arc::new(move |sent| status.update(sent, size)) }),
     };
     let pushed = client
         .push_blob(repository, &blob.descriptor, &blob.source, &options)
         .await
         .map_err(failed(repository))?;
     tracing::debug!(digest = %blob.descriptor.digest, %repository, ?pushed, "blob pushed");
-    status.complete();
+    if let Some(status) = status {
+        status.complete();
+    }
     Ok(())
 }
 
