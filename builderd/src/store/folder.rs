@@ -52,6 +52,7 @@ impl StateFolder {
             fs::rename(&tmp, &trash).map_err(fail("sweep", &tmp))?;
             make_private(&tmp).map_err(fail("create", &tmp))?;
         }
+        spread(&tmp);
         let trash = Trash::start(root.join("trash")).map_err(fail("start deleting in", &root))?;
         Ok(Self {
             root,
@@ -89,6 +90,22 @@ impl StateFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::debug!(path = %path.display(), %error, "left behind until the next start"),
         }
+    }
+}
+
+/// Asks ext4 to put each folder made in this one into another part of the disk. A step's overlay makes and deletes
+/// some ten files; ext4 passes over every recently deleted inode of a part when it makes one there, which after some
+/// hundred steps costs as much as all the rest of starting one. Other file systems know no such flag.
+fn spread(folder: &Path) {
+    let flagged = File::open(folder).and_then(|folder| {
+        let flags = rustix::fs::ioctl_getflags(&folder)?;
+        Ok(rustix::fs::ioctl_setflags(
+            &folder,
+            flags | rustix::fs::IFlags::TOPDIR,
+        )?)
+    });
+    if let Err(error) = flagged {
+        tracing::debug!(path = %folder.display(), %error, "layers are not spread over the disk");
     }
 }
 

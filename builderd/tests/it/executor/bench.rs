@@ -1,9 +1,10 @@
-//! What a step costs: `cargo test -p builderd --test it -- --ignored cost --nocapture`.
+//! What a step and the layer it leaves cost: `cargo test -p builderd --test it -- --ignored cost --nocapture`.
 
 use std::time::{Duration, Instant};
 
 use builderd::executor::Choice;
-use builderd::executor::step::Step;
+use builderd::executor::step::{FileSystem, Step, Writable};
+use builderd::store::{NewLayer, Store};
 
 use super::{Bench, skipped};
 
@@ -14,12 +15,20 @@ async fn cost(choice: Choice) -> Option<Duration> {
         return None;
     }
     let bench = Bench::new(choice);
-    let steps: Vec<Step> = (0..=STEPS)
-        .map(|_| Step::new(bench.file_system(), ["/bin/true"]))
-        .collect();
+    let store = Store::open(&bench.path().join("store")).unwrap();
     let mut start = Instant::now();
-    for (number, step) in steps.into_iter().enumerate() {
-        assert_eq!(bench.run(step).await.code(), 0);
+    for number in 0..=STEPS {
+        let draft = store.draft().unwrap();
+        let writable = Writable {
+            upper: draft.upper(),
+            work: draft.work(),
+        };
+        let files = FileSystem {
+            lowers: vec![bench.base.clone()],
+            writable: Some(writable),
+        };
+        assert_eq!(bench.run(Step::new(files, ["/bin/true"])).await.code(), 0);
+        store.commit(draft, NewLayer::default()).unwrap();
         if number == 0 {
             // The first one also started the sandbox.
             start = Instant::now();
