@@ -8,7 +8,7 @@ use proto::{control, gateway, pb};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::status;
+use super::{capabilities, status};
 use crate::exporters::BuildInfo;
 use crate::progress::Progress;
 use crate::solver::{BuildRequest, Job, Outcome, Reference, References};
@@ -75,6 +75,9 @@ impl Build {
 
     /// Finds out what a request comes to, and remembers what it was made from.
     pub(super) async fn solve(&self, request: BuildRequest) -> Result<Outcome, Status> {
+        for definition in request.definition.iter().chain(request.inputs.values()) {
+            check_capabilities(definition)?;
+        }
         let (frontend, attributes) = (request.frontend.clone(), request.attributes.clone());
         let outcome = self
             .job
@@ -176,6 +179,20 @@ impl Build {
 
     fn lock(&self) -> MutexGuard<'_, Handover> {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Producers of a definition note what its operations rely on; what is not there would be left out silently.
+fn check_capabilities(definition: &pb::Definition) -> Result<(), Status> {
+    let needed = definition.metadata.values().flat_map(|metadata| &metadata.caps);
+    let missing = needed
+        .filter(|(_, needed)| **needed)
+        .find(|(id, _)| !capabilities::OPERATIONS.contains(&id.as_str()));
+    match missing {
+        Some((id, _)) => Err(Status::unknown(format!(
+            "the definition needs {id}, which is not supported"
+        ))),
+        None => Ok(()),
     }
 }
 

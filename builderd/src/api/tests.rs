@@ -1,11 +1,14 @@
 //! The services over a real socket, called as a client calls them.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use binfmt::kernel::BinfmtMisc;
 use binfmt::{Emulators, InterpreterFolders};
+use bytes::Bytes;
 use prost::Message;
 use proto::control::control_client::ControlClient;
 use proto::control::{self, StatusRequest};
@@ -30,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct World {
     builds: Arc<Builds>,
     channel: Channel,
+    socket: PathBuf,
     _stop: DropGuard,
     _folder: tempfile::TempDir,
 }
@@ -76,12 +80,13 @@ impl World {
                 .await
                 .unwrap();
         });
-        let channel = tunnel::connect(UnixStream::connect(path).await.unwrap())
+        let channel = tunnel::connect(UnixStream::connect(&path).await.unwrap())
             .await
             .unwrap();
         Self {
             builds,
             channel,
+            socket: path,
             _stop: stop.drop_guard(),
             _folder: folder,
         }
@@ -226,6 +231,27 @@ async fn a_build_ends_with_its_client() {
 }
 
 #[tokio::test]
+async fn a_build_ends_when_its_connection_is_cut_or_ended_by_the_client() {
+    let world = World::new().await;
+    for how in [Shutdown::Both, Shutdown::Write] {
+        let connection = std::os::unix::net::UnixStream::connect(&world.socket).unwrap();
+        let scissors = connection.try_clone().unwrap();
+        connection.set_nonblocking(true).unwrap();
+        let channel = tunnel::connect(UnixStream::from_std(connection).unwrap())
+            .await
+            .unwrap();
+        let mut control = ControlClient::new(channel);
+        let solve = tokio::spawn(async move { control.solve(solve_request("a")).await });
+        within(world.gateway().ping(of_build("a", PingRequest {})))
+            .await
+            .unwrap();
+        scissors.shutdown(how).unwrap();
+        within(world.builds.idle()).await;
+        within(solve).await.unwrap().unwrap_err();
+    }
+}
+
+#[tokio::test]
 async fn stopping_cancels_what_runs() {
     let world = World::new().await;
     let (mut control, mut gateway) = (world.control(), world.gateway());
@@ -278,6 +304,23 @@ async fn what_is_not_there_is_refused_by_name() {
         ..solve_request("a")
     };
     assert!(refused(broken).await.contains("invalid definition"));
+    let needs = pb::OpMetadata {
+        caps: BTreeMap::from([("source.git".into(), true)]),
+        ..Default::default()
+    };
+    let definition = pb::Definition {
+        def: vec![Bytes::new(); 2],
+        metadata: BTreeMap::from([("sha256:00".into(), needs)]),
+        ..Default::default()
+    };
+    let needy = control::SolveRequest {
+        definition: Some(definition),
+        ..solve_request("a")
+    };
+    assert_eq!(
+        refused(needy).await,
+        "the definition needs source.git, which is not supported"
+    );
     let status = within(control.list_build_history_probe()).await;
     assert_eq!(status.code(), Code::Unimplemented);
 }
