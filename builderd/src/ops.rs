@@ -27,6 +27,9 @@ pub enum OpError {
     Lost(#[from] WorkLost),
     #[error(transparent)]
     File(#[from] file::FileOpError),
+    /// What is to be copied cannot be read, which is found out before anything is copied.
+    #[error("failed to compute cache key")]
+    CacheKey(#[source] file::FileOpError),
     #[error(transparent)]
     Local(#[from] LocalError),
     #[error("invalid image reference {reference:?}")]
