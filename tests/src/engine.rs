@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::process::{Ended, Running};
 use crate::waiting::wait_until;
 
@@ -42,10 +44,16 @@ impl Engine {
     }
 
     pub fn restart(&mut self) {
-        self.process.stop();
+        self.end();
         let log = self.folder.join("dockerd.log");
         self.process = Running::start(&mut command(&self.folder, &self.bridge), &log);
         self.wait_until_ready();
+    }
+
+    /// Ends the engine in its own time: it gives containers fifteen seconds, and killed it would leave its containerd.
+    fn end(&mut self) {
+        self.process.send(Signal::SIGTERM);
+        self.process.wait(START);
     }
 
     fn wait_until_ready(&self) {
@@ -69,7 +77,7 @@ impl Drop for Engine {
                     .args(ids),
             );
         }
-        self.process.stop();
+        self.end();
         Ended::of(Command::new("ip").args(["link", "delete", &self.bridge]));
     }
 }

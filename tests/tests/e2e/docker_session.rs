@@ -102,7 +102,7 @@ fn create_bootstrap_build_push_inspect_run() {
         .trimaran(&["imagetools", "inspect", "--format", "{{json .}}", &image])
         .succeeded();
     let all: Value = serde_json::from_str(&all.stdout).unwrap();
-    assert_eq!(all["name"], format!("{image}:latest"));
+    assert_eq!(all["name"], image);
     assert!(
         all["image"]["linux/arm64"].is_object() && all["image"]["linux/amd64"].is_object(),
         "{all}"
