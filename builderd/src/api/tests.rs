@@ -12,6 +12,7 @@ use bytes::Bytes;
 use prost::Message;
 use proto::control::control_client::ControlClient;
 use proto::control::{self, StatusRequest};
+use proto::errdefs::{self, Detail, Named};
 use proto::gateway::llb_bridge_client::LlbBridgeClient;
 use proto::gateway::{self, PingRequest, ReturnRequest};
 use proto::{headers, pb, rpc, tunnel};
@@ -376,4 +377,211 @@ async fn the_worker_says_what_it_is() {
         .unwrap()
         .into_inner();
     assert!(info.buildkit_version.unwrap().version.starts_with('v'));
+}
+
+fn file_action(input: i64, output: i64, action: pb::file_action::Action) -> pb::FileAction {
+    pb::FileAction {
+        input,
+        secondary_input: -1,
+        output,
+        action: Some(action),
+    }
+}
+
+/// A folder `/d` with the file `hello` and the link `link`.
+fn folder() -> pb::Definition {
+    use pb::file_action::Action;
+    let actions = vec![
+        file_action(
+            -1,
+            -1,
+            Action::Mkdir(pb::FileActionMkDir {
+                path: "/d".into(),
+                mode: 0o755,
+                ..Default::default()
+            }),
+        ),
+        file_action(
+            0,
+            -1,
+            Action::Mkfile(pb::FileActionMkFile {
+                path: "/d/hello".into(),
+                mode: 0o640,
+                data: Bytes::from_static(b"hello world"),
+                ..Default::default()
+            }),
+        ),
+        file_action(
+            1,
+            0,
+            Action::Symlink(pb::FileActionSymlink {
+                oldpath: "hello".into(),
+                newpath: "/d/link".into(),
+                ..Default::default()
+            }),
+        ),
+    ];
+    let op = pb::Op {
+        op: Some(pb::op::Op::File(pb::FileOp { actions })),
+        ..Default::default()
+    };
+    let bytes = Bytes::from(op.encode_to_vec());
+    let input = pb::Input {
+        digest: crate::graph::digest_of(&bytes),
+        index: 0,
+    };
+    let terminal = pb::Op {
+        inputs: vec![input],
+        ..Default::default()
+    };
+    pb::Definition {
+        def: vec![bytes, terminal.encode_to_vec().into()],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_client_looks_into_results() {
+    let world = World::new().await;
+    let (mut control, mut gateway) = (world.control(), world.gateway());
+    let solve = tokio::spawn(async move { control.solve(solve_request("a")).await });
+    let request = gateway::SolveRequest {
+        definition: Some(folder()),
+        ..Default::default()
+    };
+    let answer = within(gateway.solve(of_build("a", request)))
+        .await
+        .unwrap()
+        .into_inner();
+    let Some(gateway::result::Result::Ref(reference)) = answer.result.unwrap().result else {
+        panic!("one definition has one result");
+    };
+    assert_eq!(
+        reference.def,
+        Some(folder()),
+        "a client can hand it to another build"
+    );
+    let id = reference.id.clone();
+    within(gateway.evaluate(of_build("a", gateway::EvaluateRequest { r#ref: id.clone() })))
+        .await
+        .unwrap();
+
+    let read = |path: &str, range| {
+        let request = gateway::ReadFileRequest {
+            r#ref: id.clone(),
+            file_path: path.to_owned(),
+            range,
+            ..Default::default()
+        };
+        of_build("a", request)
+    };
+    let whole = within(gateway.read_file(read("/d/link", None)))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(whole.data, "hello world");
+    let part = gateway::FileRange { offset: 6, length: 3 };
+    let part = within(gateway.read_file(read("d/hello", Some(part))))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(part.data, "wor");
+    let missing = within(gateway.read_file(read("/d/nosuch", None)))
+        .await
+        .unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+
+    let stat = gateway::StatFileRequest {
+        r#ref: id.clone(),
+        path: "/d/hello".into(),
+        ..Default::default()
+    };
+    let stat = within(gateway.stat_file(of_build("a", stat)))
+        .await
+        .unwrap()
+        .into_inner()
+        .stat
+        .unwrap();
+    assert_eq!((stat.path.as_str(), stat.mode, stat.size), ("hello", 0o640, 11));
+
+    let list = |pattern: &str| {
+        let request = gateway::ReadDirRequest {
+            r#ref: id.clone(),
+            dir_path: "/d".into(),
+            include_pattern: pattern.into(),
+            ..Default::default()
+        };
+        of_build("a", request)
+    };
+    let all = within(gateway.read_dir(list("")))
+        .await
+        .unwrap()
+        .into_inner()
+        .entries;
+    let names: Vec<_> = all
+        .iter()
+        .map(|stat| (stat.path.as_str(), stat.linkname.as_str()))
+        .collect();
+    assert_eq!(names, [("hello", ""), ("link", "hello")]);
+    let some = within(gateway.read_dir(list("h*")))
+        .await
+        .unwrap()
+        .into_inner()
+        .entries;
+    assert_eq!(some.len(), 1);
+
+    let foreign = gateway::EvaluateRequest {
+        r#ref: "somebody::elses".into(),
+    };
+    let refused = within(gateway.evaluate(of_build("a", foreign)))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let result = gateway::result::Result::Ref(gateway::Ref { id, def: None });
+    let verdict = gateway::Result {
+        result: Some(result),
+        ..Default::default()
+    };
+    within(gateway.r#return(of_build(
+        "a",
+        ReturnRequest {
+            result: Some(verdict),
+            error: None,
+        },
+    )))
+    .await
+    .unwrap();
+    within(solve).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_a_frontend_cannot_serve_say_so_in_a_detail() {
+    let world = World::new().await;
+    let (mut control, mut gateway) = (world.control(), world.gateway());
+    let solve = tokio::spawn(async move { control.solve(solve_request("a")).await });
+    for (key, value, detail) in [
+        (
+            "requestid",
+            "frontend.targets",
+            Detail::Subrequest(Named {
+                name: "frontend.targets".into(),
+            }),
+        ),
+        ("frontend.caps", "moby.buildkit.frontend.flying+forward", {
+            Detail::FrontendCap(Named {
+                name: "moby.buildkit.frontend.flying".into(),
+            })
+        }),
+    ] {
+        let request = gateway::SolveRequest {
+            frontend: "dockerfile.v0".into(),
+            frontend_opt: BTreeMap::from([(key.into(), value.into())]),
+            ..Default::default()
+        };
+        let status = within(gateway.solve(of_build("a", request))).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert_eq!(errdefs::details(&status), [detail]);
+    }
+    within(gateway.r#return(of_build("a", scratch()))).await.unwrap();
+    within(solve).await.unwrap().unwrap();
 }
