@@ -92,6 +92,12 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     let mut servers = JoinSet::new();
     for listener in listeners {
         tracing::info!("listening on {}", listener.address());
+        if tls.is_none() && listener.is_reachable_from_outside() {
+            tracing::warn!(
+                "whoever reaches {} controls this machine: set --tlscert, --tlskey and --tlscacert",
+                listener.address()
+            );
+        }
         servers.spawn(serve(listener, tls.clone(), routes.clone(), stop.clone()));
     }
     // Whatever can be found out before the first build is.

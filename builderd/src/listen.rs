@@ -82,6 +82,11 @@ impl Listener {
             Self::Tcp { address, .. } => Address::Tcp(address.to_string()),
         }
     }
+
+    /// Whether other machines can connect.
+    pub fn is_reachable_from_outside(&self) -> bool {
+        matches!(self, Self::Tcp { address, .. } if !address.ip().is_loopback())
+    }
 }
 
 impl Drop for Listener {

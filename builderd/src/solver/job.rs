@@ -266,7 +266,9 @@ impl Job {
     async fn content_key(&self, op: &pb::FileOp, inputs: &[Snapshot]) -> Result<Option<CacheKey>, OpError> {
         let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.solver.store().clone());
         let pool = store.pool().clone();
-        let content = pool.run(move || ops::file::content_key(&op, &inputs, &store)).await?;
+        let content = pool
+            .run(move || ops::file::content_key(&op, &inputs, &store))
+            .await?;
         content.map_err(OpError::CacheKey)
     }
 
