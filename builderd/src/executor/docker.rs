@@ -11,9 +11,12 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType};
+use bollard::models::{
+    ContainerCreateBody, ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig, Mount, MountType,
+};
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptions,
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -28,6 +31,10 @@ const REPOSITORY: &str = "trimaran/runner";
 const PROGRAM: &str = "/builderd";
 /// Name of the socket in a sandbox's scratch folder.
 const SOCKET: &str = "runner";
+/// Seconds after which a container that was never started will never be.
+const STILLBORN_AFTER: i64 = 300;
+/// Seconds after which the image of another version is no longer kept for the daemons that may use it.
+const IMAGE_KEPT: i64 = 24 * 60 * 60;
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// To mount, and to bring up loopback. Not SYS_RESOURCE, which an engine may itself be without: limits above the
@@ -65,11 +72,7 @@ impl Docker {
     pub(super) async fn start(&self, config: &Config, place: Place) -> Result<Sandbox, ExecutorError> {
         let scratch = config.scratch()?;
         let listener = listen(scratch.path())?;
-        let created = self
-            .engine
-            .create_container(None, self.container(config, scratch.path(), place))
-            .await;
-        let id = created.map_err(engine("create a container"))?.id;
+        let id = self.create(config, scratch.path(), place).await?;
         // From here on it is in the way of the next start, unless the runner's end removes it.
         let container = Container { id: id.clone() };
         if let Err(error) = self.engine.start_container(&id, None).await {
@@ -94,6 +97,22 @@ impl Docker {
             }
         };
         Sandbox::connect(stream, Keeper::Container(container, scratch)).await
+    }
+
+    async fn create(&self, config: &Config, scratch: &Path, place: Place) -> Result<String, ExecutorError> {
+        let mut created = self
+            .engine
+            .create_container(None, self.container(config, scratch, place))
+            .await;
+        if let Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) = created {
+            // Somebody tidied up the images while this daemon ran.
+            import(&self.engine, &config.program).await?;
+            created = self
+                .engine
+                .create_container(None, self.container(config, scratch, place))
+                .await;
+        }
+        Ok(created.map_err(engine("create a container"))?.id)
     }
 
     fn container(&self, config: &Config, scratch: &Path, place: Place) -> ContainerCreateBody {
@@ -151,8 +170,10 @@ fn listen(folder: &Path) -> Result<UnixListener, ExecutorError> {
         .map_err(ExecutorError::Socket)
 }
 
+/// Removes this daemon's sandboxes, and those of any daemon that ended between making and starting one: only what was
+/// started removes itself.
 async fn sweep(docker: &bollard::Docker, daemon: &str) -> Result<(), ExecutorError> {
-    let label = HashMap::from([("label", vec![format!("{LABEL}={daemon}")])]);
+    let label = HashMap::from([("label", vec![LABEL])]);
     let options = ListContainersOptionsBuilder::new()
         .all(true)
         .filters(&label)
@@ -161,7 +182,20 @@ async fn sweep(docker: &bollard::Docker, daemon: &str) -> Result<(), ExecutorErr
         .list_containers(Some(options))
         .await
         .map_err(engine("list containers"))?;
-    for id in found.into_iter().filter_map(|container| container.id) {
+    let now = seconds_now();
+    for container in found {
+        let ours = container
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get(LABEL))
+            .is_some_and(|owner| owner == daemon);
+        let stillborn = container.state == Some(ContainerSummaryStateEnum::CREATED)
+            && container
+                .created
+                .is_some_and(|created| created + STILLBORN_AFTER < now);
+        let Some(id) = container.id.filter(|_| ours || stillborn) else {
+            continue;
+        };
         let options = RemoveContainerOptionsBuilder::new().force(true).build();
         match docker.remove_container(&id, Some(options)).await {
             Ok(()) => tracing::info!(container = id, "removed a sandbox of an earlier life"),
@@ -174,6 +208,14 @@ async fn sweep(docker: &bollard::Docker, daemon: &str) -> Result<(), ExecutorErr
         }
     }
     Ok(())
+}
+
+fn seconds_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .unwrap_or_default()
 }
 
 /// How a container gets the folder that is our state folder: as the engine mounted it for us if we are a container
@@ -290,7 +332,23 @@ async fn import(docker: &bollard::Docker, program: &Path) -> Result<String, Exec
         .try_collect::<Vec<_>>()
         .await
         .map_err(engine("import the runner's image"))?;
+    forget_old_images(docker).await;
     Ok(image)
+}
+
+/// Every version brings an image; those of the past go, unless a container still needs them.
+async fn forget_old_images(docker: &bollard::Docker) {
+    let reference = HashMap::from([("reference", vec![REPOSITORY])]);
+    let options = ListImagesOptionsBuilder::new().filters(&reference).build();
+    // Tidying up may fail without harm: the next version tries again.
+    let found = docker.list_images(Some(options)).await.unwrap_or_default();
+    let now = seconds_now();
+    let old = found.into_iter().filter(|image| image.created + IMAGE_KEPT < now);
+    for tag in old.flat_map(|image| image.repo_tags) {
+        if let Err(error) = docker.remove_image(&tag, None::<RemoveImageOptions>, None).await {
+            tracing::debug!(%error, image = tag, "keeping the image of an earlier version");
+        }
+    }
 }
 
 /// A tar archive that holds one executable.

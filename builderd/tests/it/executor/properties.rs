@@ -66,7 +66,7 @@ async fn users(bench: &Bench) {
         ("", "uid=0(root) gid=0(root) groups=0(root),10(wheel) /root"),
         (
             "app",
-            "uid=1000(app) gid=1000(app) groups=1000(app),10(wheel) /srv",
+            "uid=1000(app) gid=1000(app) groups=10(wheel),1000(app) /srv",
         ),
         ("app:staff", "uid=1000(app) gid=50(staff) groups=50(staff) /srv"),
         ("77:88", "uid=77 gid=88 groups=88 /"),
