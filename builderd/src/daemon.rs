@@ -118,6 +118,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         }
     }
     tracing::info!("stopping: waiting for running builds");
+    builds.refuse_more();
     warming.abort_all();
     tokio::select! {
         () = builds.idle() => {}

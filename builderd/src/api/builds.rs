@@ -15,9 +15,14 @@ use super::build::Build;
 /// How long an ended build can still be read.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// Why a build was not taken up.
 #[derive(Debug, thiserror::Error)]
-#[error("job ID {0} exists")]
-pub(super) struct Exists(String);
+pub(super) enum StartError {
+    #[error("job ID {0} exists")]
+    Exists(String),
+    #[error("the daemon is stopping")]
+    Stopping,
+}
 
 #[derive(Debug)]
 pub struct Builds {
@@ -30,6 +35,7 @@ pub struct Builds {
 struct State {
     by_reference: HashMap<String, Entry>,
     lingering: JoinSet<()>,
+    stopping: bool,
 }
 
 #[derive(Debug)]
@@ -49,16 +55,19 @@ impl Default for Builds {
 
 impl Builds {
     /// Takes up a build; it ends when the returned value is dropped.
-    pub(super) fn start(self: &Arc<Self>, build: Arc<Build>) -> Result<Running, Exists> {
+    pub(super) fn start(self: &Arc<Self>, build: Arc<Build>) -> Result<Running, StartError> {
         let reference = build.reference().to_owned();
         {
             let mut state = self.lock();
+            if state.stopping {
+                return Err(StartError::Stopping);
+            }
             if state
                 .by_reference
                 .get(&reference)
                 .is_some_and(|entry| entry.running)
             {
-                return Err(Exists(reference));
+                return Err(StartError::Exists(reference));
             }
             state.by_reference.insert(
                 reference,
@@ -87,6 +96,11 @@ impl Builds {
             }
         };
         tokio::time::timeout(patience, found).await.ok().flatten()
+    }
+
+    /// Takes up no more builds.
+    pub fn refuse_more(&self) {
+        self.lock().stopping = true;
     }
 
     /// Stops all builds.

@@ -54,7 +54,7 @@ impl Control for Service {
         let _running = daemon
             .builds
             .start(Arc::clone(&build))
-            .map_err(|exists| status::of_duplicate(&exists))?;
+            .map_err(|error| status::of_start(&error))?;
         tracing::debug!(build = build.reference(), "build started");
         let canceled = build.job().cancellation().clone();
         let response = tokio::select! {

@@ -7,7 +7,7 @@ use prost::Message;
 use proto::{errdefs, rpc};
 use tonic::{Code, Status};
 
-use super::builds::Exists;
+use super::builds::StartError;
 use crate::progress::CANCELED;
 use crate::session::SessionError;
 use crate::solver::SolveError;
@@ -33,8 +33,11 @@ pub(super) fn of_session(error: &SessionError) -> Status {
     Status::new(code, crate::solver::chain(error))
 }
 
-pub(super) fn of_duplicate(error: &Exists) -> Status {
-    Status::already_exists(error.to_string())
+pub(super) fn of_start(error: &StartError) -> Status {
+    match error {
+        StartError::Exists(_) => Status::already_exists(error.to_string()),
+        StartError::Stopping => Status::unavailable(error.to_string()),
+    }
 }
 
 pub(super) fn canceled() -> Status {

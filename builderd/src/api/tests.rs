@@ -258,6 +258,14 @@ async fn stopping_cancels_what_runs() {
     let (mut control, mut gateway) = (world.control(), world.gateway());
     let solve = tokio::spawn(async move { control.solve(solve_request("a")).await });
     within(gateway.ping(of_build("a", PingRequest {}))).await.unwrap();
+    world.builds.refuse_more();
+    let refused = within(world.control().solve(solve_request("b")))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unavailable, "the daemon is stopping")
+    );
     world.builds.cancel_all();
     let status = within(solve).await.unwrap().unwrap_err();
     assert_eq!(
