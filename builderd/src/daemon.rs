@@ -43,8 +43,6 @@ pub enum DaemonError {
     Serve(#[from] tonic::transport::Error),
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
-    #[error("cannot find the own executable")]
-    Program(#[source] std::io::Error),
 }
 
 /// Serves until a signal ends it.
@@ -66,7 +64,8 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         daemon: worker_id.clone(),
         state: root.clone(),
         run: root.join("run"),
-        program: std::env::current_exe().map_err(DaemonError::Program)?,
+        // Not by name: an upgrade may put another version there while this one runs.
+        program: "/proc/self/exe".into(),
     });
     let emulators = Emulators::new(BinfmtMisc::at(BINFMT_MISC), InterpreterFolders::default());
     let builds = Arc::<Builds>::default();

@@ -49,9 +49,9 @@ pub struct Config {
     pub daemon: String,
     /// The state folder. Everything that steps refer to is below it.
     pub state: PathBuf,
-    /// A folder below it, for sockets and the like of running sandboxes.
+    /// A folder below it, for sockets and the like of running sandboxes; emptied at the start.
     pub run: PathBuf,
-    /// The executable that has the `runner` role.
+    /// The executable that has the `runner` role, by whatever name.
     pub program: PathBuf,
 }
 
@@ -239,6 +239,10 @@ impl Shared {
     }
 
     async fn choose(&self) -> Result<Backend, ExecutorError> {
+        // Nobody else uses the state folder, and nothing of ours was started yet.
+        if let Err(error) = std::fs::remove_dir_all(&self.config.run) {
+            tracing::debug!(%error, "no folders of an earlier life to remove");
+        }
         if self.config.choice == Choice::Native {
             return Ok(Backend::Native);
         }

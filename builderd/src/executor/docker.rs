@@ -45,6 +45,8 @@ const RUNNER_CAPABILITIES: [&str; 2] = ["SYS_ADMIN", "NET_ADMIN"];
 pub(super) struct Docker {
     engine: bollard::Docker,
     image: String,
+    /// The label's value: whose sandboxes these are.
+    owner: String,
     state: Mount,
 }
 
@@ -63,10 +65,20 @@ impl Docker {
             .negotiate_version()
             .await
             .map_err(no_engine)?;
-        sweep(&engine, &config.daemon).await?;
         let state = visible_state(&engine, &config.state).await?;
+        // Daemons in containers may all know their state folder by the same name: the engine knows which is which.
+        let owner = match &state.source {
+            Some(source) if *source != text(&config.state) => format!("{} {source}", config.daemon),
+            _ => config.daemon.clone(),
+        };
+        sweep(&engine, &owner).await?;
         let image = import(&engine, &config.program).await?;
-        Ok(Self { engine, image, state })
+        Ok(Self {
+            engine,
+            image,
+            owner,
+            state,
+        })
     }
 
     pub(super) async fn start(&self, config: &Config, place: Place) -> Result<Sandbox, ExecutorError> {
@@ -130,7 +142,7 @@ impl Docker {
             entrypoint: Some(vec![PROGRAM.into()]),
             cmd: Some(arguments.map(String::from).to_vec()),
             working_dir: Some(text(scratch)),
-            labels: Some(HashMap::from([(LABEL.into(), config.daemon.clone())])),
+            labels: Some(HashMap::from([(LABEL.into(), self.owner.clone())])),
             host_config: Some(HostConfig {
                 auto_remove: Some(true),
                 cap_add: Some(RUNNER_CAPABILITIES.map(String::from).to_vec()),

@@ -17,6 +17,8 @@ pub(super) async fn start(config: &Config) -> Result<Sandbox, ExecutorError> {
     let theirs = theirs.into_std().map_err(ExecutorError::Socket)?;
     theirs.set_nonblocking(false).map_err(ExecutorError::Socket)?;
     let child = Command::new(&config.program)
+        // The program goes by its descriptor, and what it is called decides what it is.
+        .arg0("builderd")
         .arg("runner")
         .arg("--state")
         .arg(&config.state)
