@@ -28,7 +28,6 @@ pub struct Settings {
     /// Platforms to offer; empty for all that run.
     pub platforms: Vec<Platform>,
     pub labels: BTreeMap<String, String>,
-    pub garbage_collection: bool,
     /// Keys and flags that were given but do nothing here.
     pub without_effect: Vec<String>,
 }
@@ -216,7 +215,6 @@ impl Settings {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             labels,
-            garbage_collection: flags.oci_worker_gc.or(file.worker.oci.gc).unwrap_or(true),
             registries: file.registry,
             without_effect,
         })

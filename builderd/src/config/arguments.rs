@@ -114,7 +114,7 @@ pub struct Serve {
     /// Platforms to offer instead of all that run; repeatable
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub oci_worker_platform: Vec<String>,
-    /// Remove cache that is old and large
+    /// Has no effect yet: the cache is kept until the state folder is removed
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     pub oci_worker_gc: Option<bool>,
     /// Only `false` is supported
@@ -141,6 +141,7 @@ impl Serve {
             ("oci-worker-snapshotter", self.oci_worker_snapshotter.is_some()),
             ("oci-worker-net", self.oci_worker_net.is_some()),
             ("oci-worker-binary", self.oci_worker_binary.is_some()),
+            ("oci-worker-gc", self.oci_worker_gc == Some(true)),
             ("rootless", self.rootless),
         ]
         .into_iter()

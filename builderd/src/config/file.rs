@@ -89,7 +89,7 @@ pub(super) struct Oci {
     pub platforms: Vec<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    pub gc: Option<bool>,
+    gc: Option<Value>,
     snapshotter: Option<Value>,
     rootless: Option<Value>,
     #[serde(rename = "noProcessSandbox")]
@@ -244,6 +244,7 @@ impl File {
             ("worker.oci.snapshotter", &oci.snapshotter),
             ("worker.oci.rootless", &oci.rootless),
             ("worker.oci.noProcessSandbox", &oci.no_process_sandbox),
+            ("worker.oci.gc", &oci.gc),
             ("worker.oci.gckeepstorage", &oci.gckeepstorage),
             ("worker.oci.reservedSpace", &oci.reserved_space),
             ("worker.oci.maxUsedSpace", &oci.max_used_space),

@@ -25,7 +25,6 @@ insecure-entitlements = ["security.insecure"]
 [grpc]
 address = ["tcp://127.0.0.1:1"]
 [worker.oci]
-gc = false
 labels = { a = "file", b = "file" }
 [registry."docker.io"]
 mirrors = ["mirror.example:5000"]
@@ -37,7 +36,6 @@ ca = ["/ca.pem"]
     assert_eq!(from_file.root, Path::new("/file"));
     assert_eq!(from_file.entitlements, [Entitlement::SecurityInsecure]);
     assert_eq!(from_file.addresses, ["tcp://127.0.0.1:1".parse().unwrap()]);
-    assert!(!from_file.garbage_collection);
     assert_eq!(from_file.registries["docker.io"].mirrors, ["mirror.example:5000"]);
     assert!(from_file.registries["mirror.example:5000"].http);
 
@@ -46,7 +44,6 @@ ca = ["/ca.pem"]
         "--addr=unix:///a",
         "--addr=unix:///b",
         "--allow-insecure-entitlement=network.host",
-        "--oci-worker-gc",
         "--oci-worker-labels=a=flag",
         "--executor=native",
     ];
@@ -54,7 +51,6 @@ ca = ["/ca.pem"]
     assert_eq!(from_flags.root, Path::new("/flag"));
     assert_eq!(from_flags.entitlements, [Entitlement::NetworkHost]);
     assert_eq!(from_flags.addresses.len(), 2);
-    assert!(from_flags.garbage_collection);
     assert_eq!(from_flags.executor, executor::Choice::Native);
     assert_eq!(from_flags.labels["a"], "flag");
     assert_eq!(from_flags.labels["b"], "file");
@@ -75,8 +71,11 @@ fn an_unknown_key_is_named_with_its_line_and_the_likely_one() {
 #[test]
 fn keys_and_flags_without_effect_are_named() {
     let toml = "[worker.oci]\nsnapshotter = \"native\"\n[worker.containerd]\nnamespace = \"x\"\n";
-    let settings = resolve(&["--rootless"], toml).unwrap();
-    assert_eq!(settings.without_effect, ["worker.oci.snapshotter", "--rootless"]);
+    let settings = resolve(&["--rootless", "--oci-worker-gc"], toml).unwrap();
+    assert_eq!(
+        settings.without_effect,
+        ["worker.oci.snapshotter", "--oci-worker-gc", "--rootless"]
+    );
 }
 
 #[test]
