@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use builderd::config::arguments::{Arguments, Buildctl, BuildctlCommand, Command, Debug, Dial};
 use builderd::config::{CalledAs, Settings};
 use builderd::{daemon, dial, executor, version};
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -52,12 +51,7 @@ fn buildctl(arguments: &Buildctl) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     match &arguments.command {
-        None => Err(Buildctl::command()
-            .error(
-                ErrorKind::MissingSubcommand,
-                "a command is needed: dial-stdio or debug workers",
-            )
-            .into()),
+        None => anyhow::bail!("a command is needed: dial-stdio or debug workers"),
         Some(BuildctlCommand::DialStdio) => stdio(&arguments.dial, CalledAs::Buildctl),
         Some(BuildctlCommand::Debug {
             command: Debug::Workers,
