@@ -101,6 +101,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     }
     // Whatever can be found out before the first build is.
     let mut warming = JoinSet::new();
+    let sandboxes = executor.clone();
     warming.spawn(async move {
         let solver = daemon.solver.clone();
         solver.platforms().offered(solver.store().pool()).await;
@@ -130,6 +131,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
         tracing::debug!("some connections were still open");
     }
+    sandboxes.shut_down().await;
     Ok(ExitCode::SUCCESS)
 }
 

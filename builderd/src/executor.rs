@@ -21,6 +21,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use docker::Docker;
 pub use sandbox::Sandbox;
@@ -31,6 +32,9 @@ const MOST_IDLE: usize = 8;
 
 /// How long more than one waits: each container of an engine holds some ten megabytes.
 const IDLE_FOR: Duration = Duration::from_secs(60);
+
+/// How long the engine may take to finish what it was asked for when the daemon ends.
+const SHUT_DOWN: Duration = Duration::from_secs(5);
 
 /// Which executor is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -123,6 +127,8 @@ struct Shared {
     backend: OnceCell<Backend>,
     /// Longest unused first.
     idle: Mutex<Vec<Idle>>,
+    /// Containers that are being made and started, which nothing interrupts.
+    starting: TaskTracker,
     refilling: AtomicBool,
     /// Whether something already looks after sandboxes that wait too long.
     expiring: AtomicBool,
@@ -140,6 +146,7 @@ impl Executor {
             config,
             backend: OnceCell::new(),
             idle: Mutex::default(),
+            starting: TaskTracker::new(),
             refilling: AtomicBool::new(false),
             expiring: AtomicBool::new(false),
         };
@@ -157,6 +164,19 @@ impl Executor {
             self.shared.keep(sandbox);
         }
         Ok(())
+    }
+
+    /// Ends the sandboxes that wait, and sees through what the engine was asked for, so that the engine keeps nothing.
+    pub async fn shut_down(&self) {
+        lock(&self.background).abort_all();
+        lock(&self.shared.idle).clear();
+        self.shared.starting.close();
+        if tokio::time::timeout(SHUT_DOWN, self.shared.starting.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the container engine still starts a sandbox");
+        }
     }
 
     /// `docker` or `native`, for the worker's labels.
@@ -259,14 +279,16 @@ impl Shared {
     /// Only a sandbox that connects back proves that the engine sees the state folder, so it is started here.
     async fn docker(&self) -> Result<Docker, ExecutorError> {
         let docker = Docker::connect(&self.config).await?;
-        let sandbox = docker.start(&self.config, Place::default()).await?;
+        let sandbox = docker
+            .start(&self.config, Place::default(), &self.starting)
+            .await?;
         self.keep(sandbox);
         Ok(docker)
     }
 
     async fn start(&self, place: Place) -> Result<Sandbox, ExecutorError> {
         match self.backend().await? {
-            Backend::Docker(docker) => docker.start(&self.config, place).await,
+            Backend::Docker(docker) => docker.start(&self.config, place, &self.starting).await,
             Backend::Native => native::start(&self.config).await,
         }
     }

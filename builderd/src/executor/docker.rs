@@ -22,6 +22,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio::net::UnixListener;
+use tokio_util::task::TaskTracker;
 
 use super::sandbox::{Keeper, Sandbox};
 use super::{Config, ExecutorError, Place, text};
@@ -81,16 +82,26 @@ impl Docker {
         })
     }
 
-    pub(super) async fn start(&self, config: &Config, place: Place) -> Result<Sandbox, ExecutorError> {
+    /// Cancelled half-way, it leaves a container that finds nobody and ends, never one that was made and not started:
+    /// `starting` sees both through.
+    pub(super) async fn start(
+        &self,
+        config: &Config,
+        place: Place,
+        starting: &TaskTracker,
+    ) -> Result<Sandbox, ExecutorError> {
         let scratch = config.scratch()?;
         let listener = listen(scratch.path())?;
-        let id = self.create(config, scratch.path(), place).await?;
-        // From here on it is in the way of the next start, unless the runner's end removes it.
+        let body = self.container(config, scratch.path(), place);
+        let started = starting.spawn(create_and_start(
+            self.engine.clone(),
+            body,
+            config.program.clone(),
+        ));
+        let id = started
+            .await
+            .map_err(|panic| ExecutorError::Lost(panic.to_string()))??;
         let container = Container { id: id.clone() };
-        if let Err(error) = self.engine.start_container(&id, None).await {
-            self.remove(&id).await;
-            return Err(engine("start a container")(error));
-        }
         let mut ended = std::pin::pin!(self.engine.wait_container(&id, None));
         let stream = tokio::select! {
             accepted = listener.accept() => accepted.map_err(ExecutorError::Socket)?.0,
@@ -104,27 +115,11 @@ impl Docker {
                 None => ExecutorError::Unseen(config.state.clone()),
             }),
             () = tokio::time::sleep(READY_DEADLINE) => {
-                self.remove(&id).await;
+                remove(&self.engine, &id).await;
                 return Err(ExecutorError::Late);
             }
         };
         Sandbox::connect(stream, Keeper::Container(container, scratch)).await
-    }
-
-    async fn create(&self, config: &Config, scratch: &Path, place: Place) -> Result<String, ExecutorError> {
-        let mut created = self
-            .engine
-            .create_container(None, self.container(config, scratch, place))
-            .await;
-        if let Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) = created {
-            // Somebody tidied up the images while this daemon ran.
-            import(&self.engine, &config.program).await?;
-            created = self
-                .engine
-                .create_container(None, self.container(config, scratch, place))
-                .await;
-        }
-        Ok(created.map_err(engine("create a container"))?.id)
     }
 
     fn container(&self, config: &Config, scratch: &Path, place: Place) -> ContainerCreateBody {
@@ -165,13 +160,32 @@ impl Docker {
             ..ContainerCreateBody::default()
         }
     }
+}
 
-    async fn remove(&self, id: &str) {
-        // It is going away by itself, or found by its label at the next start.
-        let options = RemoveContainerOptionsBuilder::new().force(true).build();
-        if let Err(error) = self.engine.remove_container(id, Some(options)).await {
-            tracing::debug!(%error, container = id, "cannot remove a sandbox");
-        }
+async fn create_and_start(
+    docker: bollard::Docker,
+    body: ContainerCreateBody,
+    program: PathBuf,
+) -> Result<String, ExecutorError> {
+    let mut created = docker.create_container(None, body.clone()).await;
+    if let Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) = created {
+        // Somebody tidied up the images while this daemon ran.
+        import(&docker, &program).await?;
+        created = docker.create_container(None, body).await;
+    }
+    let id = created.map_err(engine("create a container"))?.id;
+    if let Err(error) = docker.start_container(&id, None).await {
+        remove(&docker, &id).await;
+        return Err(engine("start a container")(error));
+    }
+    Ok(id)
+}
+
+async fn remove(docker: &bollard::Docker, id: &str) {
+    // It is going away by itself, or found by its label at the next start.
+    let options = RemoveContainerOptionsBuilder::new().force(true).build();
+    if let Err(error) = docker.remove_container(id, Some(options)).await {
+        tracing::debug!(%error, container = id, "cannot remove a sandbox");
     }
 }
 

@@ -249,5 +249,6 @@ async fn docker_sandboxes_have_every_property() {
         let bench = Bench::new(Choice::Docker);
         properties::all(&bench).await;
         assert_eq!(bench.executor.network_mode().await.unwrap(), "bridge");
+        bench.executor.shut_down().await;
     }
 }

@@ -129,6 +129,21 @@ async fn docker(arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
+async fn a_daemon_that_ends_leaves_no_container_that_was_never_started() {
+    if skipped(Choice::Docker) {
+        return;
+    }
+    let bench = Bench::new(Choice::Docker);
+    let label = format!("label=dev.trimaran.sandbox={}", bench.path().display());
+    bench.executor.warm().await.unwrap();
+    // Takes the sandbox that is ready, so that a spare one is being made when the daemon ends.
+    assert_eq!(bench.sh("exit 0").await.code(), 0);
+    bench.executor.shut_down().await;
+    let never_started = docker(&["ps", "-aq", "--filter", &label, "--filter", "status=created"]).await;
+    assert_eq!(never_started, "");
+}
+
+#[tokio::test]
 async fn builds_have_their_own_networks_while_they_last() {
     if skipped(Choice::Docker) {
         return;
@@ -155,6 +170,7 @@ async fn builds_have_their_own_networks_while_they_last() {
     // Ended builds leave theirs to later ones.
     let later = network(&bench.executor.sandboxes()).await;
     assert!([first, second].contains(&later), "{later}");
+    bench.executor.shut_down().await;
 }
 
 #[tokio::test]
@@ -171,4 +187,5 @@ async fn auto_takes_the_engine_that_is_there() {
     };
     assert_eq!(name, expected);
     assert_eq!(bench.sh("echo works").await.text(), "works");
+    bench.executor.shut_down().await;
 }
