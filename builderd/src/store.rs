@@ -15,6 +15,7 @@ mod layers;
 mod metadata;
 mod pack;
 mod pool;
+mod remove;
 pub(crate) mod tar;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use rustix::fs::{FlockOperation, flock};
 
 use super::OpenError;
+use super::remove::remove_tree;
 
 /// The locked folder. Dropping it ends the deleting thread and frees the lock.
 #[derive(Debug)]
@@ -219,8 +220,9 @@ impl Drop for Trash {
 }
 
 fn empty(folder: &Path, stop: &AtomicBool) {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let opened = fs::read_dir(folder).and_then(|entries| Ok((entries, File::open(folder)?)));
+    let (entries, parent) = match opened {
+        Ok(opened) => opened,
         Err(error) => return tracing::warn!(path = %folder.display(), %error, "cannot read the trash"),
     };
     for entry in entries.flatten() {
@@ -229,7 +231,7 @@ fn empty(folder: &Path, stop: &AtomicBool) {
         }
         let path = entry.path();
         let removed = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            Ok(kind) if kind.is_dir() => remove_tree(&parent, &entry.file_name()).map_err(io::Error::from),
             _ => fs::remove_file(&path),
         };
         if let Err(error) = removed {

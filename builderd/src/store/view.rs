@@ -51,6 +51,8 @@ pub enum ViewError {
     TooManyLinks { path: PathBuf },
     #[error("{path:?}: invalid pattern")]
     Pattern { path: PathBuf },
+    #[error("{path:?} is shared with another layer and cannot be changed in place")]
+    Shared { path: PathBuf },
     #[error("read {path:?}")]
     Read { path: PathBuf, source: io::Error },
     #[error("write {path:?}")]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::super::remove::remove_tree;
 use super::super::tar::{Archive, Entry, Kind, Time};
 use super::{UnpackError, feed};
 
@@ -369,13 +370,7 @@ impl Tree {
                 Ok(())
             }
             Some(Present::Folder) => {
-                // The descriptor's own path cannot be led astray, and the name is one name.
-                let folder = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
-                std::fs::remove_dir_all(folder).map_err(|source| UnpackError::File {
-                    doing: "replace",
-                    path: to_path(path),
-                    source,
-                })?;
+                remove_tree(parent, name).map_err(failed("replace", path))?;
                 self.last = None;
                 self.folder_times.retain(|folder, _| {
                     folder != path

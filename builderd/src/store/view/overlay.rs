@@ -8,18 +8,19 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::attributes::{self, Attributes};
 use super::directory::OPEN_FOLDER;
-use super::{Directory, Entry, Metadata, Time, View, ViewError};
+use super::{Directory, Entry, Kind, Metadata, Time, View, ViewError};
+use crate::store::remove::remove_tree;
 
 #[derive(Debug)]
 pub struct Overlay {
@@ -221,11 +222,11 @@ impl Folder {
     /// A device or fifo like the one described.
     pub fn create_node(&self, name: &OsStr, like: &Metadata) -> Result<(), ViewError> {
         let kind = match like.kind {
-            super::Kind::CharDevice => FileType::CharacterDevice,
-            super::Kind::BlockDevice => FileType::BlockDevice,
-            super::Kind::Fifo => FileType::Fifo,
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            Kind::Fifo => FileType::Fifo,
             // A socket means nothing without the process behind it: what stays is an empty file.
-            super::Kind::Socket => FileType::RegularFile,
+            Kind::Socket => FileType::RegularFile,
             _ => {
                 return Err(ViewError::NotAFile {
                     path: self.path.join(name),
@@ -294,26 +295,59 @@ impl Folder {
 
     /// Extended attributes of a name that is in the new layer.
     pub fn set_attributes(&self, name: &OsStr, attributes: &Attributes) -> Result<(), ViewError> {
+        self.check_own(name)?;
         attributes::write(self.upper()?, name, attributes).map_err(ViewError::write(self.path.join(name)))
     }
 
     /// Owner of a name that is in the new layer. To be set before the mode: it takes away set-user-id.
     pub fn set_owner(&self, name: &OsStr, uid: u32, gid: u32) -> Result<(), ViewError> {
+        self.check_own(name)?;
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(self.upper()?, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(ViewError::write(self.path.join(name)))
     }
 
-    /// Mode of a name that is in the new layer and is no symbolic link.
+    /// Mode of a name that is in the new layer. A symbolic link, which has none, is refused and never followed: it
+    /// would lead through the daemon's own root.
     pub fn set_mode(&self, name: &OsStr, mode: u32) -> Result<(), ViewError> {
-        rustix::fs::chmodat(self.upper()?, name, Mode::from_raw_mode(mode), AtFlags::empty())
-            .map_err(ViewError::write(self.path.join(name)))
+        let failed = |errno| ViewError::write(self.path.join(name))(errno);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.upper()?, name, flags, Mode::empty()).map_err(failed)?;
+        let metadata = Metadata::of(&rustix::fs::fstat(&file).map_err(failed)?);
+        if metadata.kind == Kind::Symlink {
+            return Err(failed(Errno::LOOP));
+        }
+        self.check_unshared(name, &metadata)?;
+        // Such a descriptor takes no `fchmod`, and the call by name follows links; this name is of the file itself.
+        let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::chmod(itself, Mode::from_raw_mode(mode)).map_err(failed)
     }
 
     /// Time of a name that is in the new layer and is no folder.
     pub fn set_time(&self, name: &OsStr, time: Time) -> Result<(), ViewError> {
+        self.check_own(name)?;
         rustix::fs::utimensat(self.upper()?, name, &timestamps(time), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(ViewError::write(self.path.join(name)))
+    }
+
+    /// Guards the files of other layers: what was adopted is shared with them, and is taken as it is.
+    fn check_own(&self, name: &OsStr) -> Result<(), ViewError> {
+        if self.notes.linked.borrow().is_empty() {
+            return Ok(());
+        }
+        match self.lookup_upper(name)? {
+            Some(metadata) => self.check_unshared(name, &metadata),
+            None => Ok(()),
+        }
+    }
+
+    fn check_unshared(&self, name: &OsStr, metadata: &Metadata) -> Result<(), ViewError> {
+        if self.notes.linked.borrow().contains(&metadata.inode) {
+            return Err(ViewError::Shared {
+                path: self.path.join(name),
+            });
+        }
+        Ok(())
     }
 
     /// The time that this folder shall have when the layer is complete.
@@ -439,27 +473,4 @@ impl Folder {
         }
         Ok(())
     }
-}
-
-/// Removes a folder and all that is in it, following nothing.
-fn remove_tree(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
-    use std::os::unix::ffi::OsStrExt as _;
-
-    let folder = rustix::fs::openat(&parent, name, OPEN_FOLDER, Mode::empty())?;
-    let mut inside: Vec<OsString> = Vec::new();
-    for item in Dir::read_from(&folder)? {
-        let item = item?;
-        let bytes = item.file_name().to_bytes();
-        if bytes != b"." && bytes != b".." {
-            inside.push(OsStr::from_bytes(bytes).to_owned());
-        }
-    }
-    for name in inside {
-        match rustix::fs::unlinkat(&folder, name.as_os_str(), AtFlags::empty()) {
-            Ok(()) => {}
-            Err(Errno::ISDIR) => remove_tree(&folder, &name)?,
-            Err(errno) => return Err(errno),
-        }
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }

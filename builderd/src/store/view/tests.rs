@@ -505,6 +505,41 @@ fn without_times(lines: Vec<String>) -> Vec<String> {
     lines.into_iter().map(shorten).collect()
 }
 
+#[test]
+fn modes_are_never_set_through_links_and_adopted_files_never_change() {
+    let mut layers = Layers::new();
+    layers.add(&[Plain("shared", "text")]);
+    let canary = layers.temp.path().join("canary");
+    fs::write(&canary, "").unwrap();
+    fs::set_permissions(&canary, fs::Permissions::from_mode(0o600)).unwrap();
+    let base = layers.view();
+    let upper = layers.temp.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    let overlay = Overlay::new(&View::open(&[]).unwrap(), &upper).unwrap();
+    let folder = overlay.folder(Path::new("/")).unwrap();
+    let link = OsStr::new("link");
+    folder.create_symlink(link, canary.as_os_str()).unwrap();
+    folder.set_mode(link, 0o4777).unwrap_err();
+    assert_eq!(fs::metadata(&canary).unwrap().mode() & 0o7777, 0o600);
+
+    let before = fs::metadata(layers.folders[0].join("shared")).unwrap();
+    let entry = base.root().lookup(OsStr::new("shared")).unwrap().unwrap();
+    let name = OsStr::new("mine");
+    assert!(folder.adopt(name, &entry).unwrap());
+    let attributes = vec![("user.note".into(), b"n".to_vec())];
+    for refused in [
+        folder.set_owner(name, 7, 7),
+        folder.set_mode(name, 0o4777),
+        folder.set_attributes(name, &attributes),
+        folder.set_time(name, Time::EPOCH),
+    ] {
+        assert!(matches!(refused, Err(ViewError::Shared { .. })), "{refused:?}");
+    }
+    let after = fs::metadata(layers.folders[0].join("shared")).unwrap();
+    let facts = |meta: &fs::Metadata| (meta.mode(), meta.uid(), meta.gid(), meta.mtime());
+    assert_eq!(facts(&before), facts(&after));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
