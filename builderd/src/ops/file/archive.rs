@@ -1,20 +1,20 @@
 //! ADD of a local tar archive: it is extracted instead of copied.
 //!
 //! What counts is the content, not the name: plain, gzip and zstd tars are recognised by their first bytes. Names and
-//! links in the archive are resolved with the destination folder as root, so nothing in it can reach elsewhere.
+//! links in the archive are resolved with the destination folder as root, so nothing in it can reach elsewhere; what
+//! it holds is counted against generous limits.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-
-use tar::{Archive, EntryType};
 
 use super::Problem;
 use super::copy::{Changes, make_folders};
 use super::owner::Owner;
+use crate::store::tar::{self, Archive, ArchiveError};
 use crate::store::view::{
     Attributes, Folder, Found, Kind, LastLink, Metadata, Overlay, Time, View, ViewError, copy_contents,
     display,
@@ -24,7 +24,10 @@ use crate::store::view::{
 const PARENT_MODE: u32 = 0o755;
 /// What the kernel takes as a path; a longer one could not be used in the image.
 const MAX_PATH: usize = 4096;
-const XATTR: &str = "SCHILY.xattr.";
+/// More entries than this are an attack.
+const ENTRY_LIMIT: u64 = 1 << 23;
+/// More bytes than this are an attack.
+const SIZE_LIMIT: u64 = 1 << 40;
 
 /// Extracts `path` into the folder `destination`. `false`, with nothing done, if it is no archive.
 pub fn extract(
@@ -94,10 +97,12 @@ fn named_like_archive(path: &str) -> bool {
         .any(|end| path.ends_with(end))
 }
 
+/// Also if that entry will be refused: it is an archive nevertheless.
 fn starts_with_entry(bytes: Box<dyn Read>) -> bool {
-    Archive::new(bytes)
-        .entries()
-        .is_ok_and(|mut entries| matches!(entries.next(), Some(Ok(_))))
+    matches!(
+        Archive::new(bytes).next_entry(),
+        Ok(Some(_)) | Err(ArchiveError::Sparse { .. } | ArchiveError::Type { .. })
+    )
 }
 
 struct Extraction<'a> {
@@ -129,74 +134,90 @@ impl<'a> Extraction<'a> {
     }
 
     fn run(&self, bytes: Box<dyn Read>) -> Result<(), Problem> {
-        let failed = |source| Problem::Extract {
-            archive: self.archive.to_owned(),
-            source,
-        };
         let mut archive = Archive::new(bytes);
-        for entry in archive.entries().map_err(failed)? {
-            self.extract(&mut entry.map_err(failed)?)?;
+        let (mut entries, mut size) = (0_u64, 0_u64);
+        while let Some(entry) = archive.next_entry().map_err(|error| self.unreadable(error))? {
+            entries += 1;
+            if let tar::Kind::File { size: more } = entry.kind {
+                size = size.saturating_add(more);
+            }
+            for (what, number, limit) in [("entries", entries, ENTRY_LIMIT), ("bytes", size, SIZE_LIMIT)] {
+                if number > limit {
+                    return Err(self.unreadable(format!("it has more than {limit} {what}")));
+                }
+            }
+            self.extract(&entry, &mut archive)?;
         }
         Ok(())
     }
 
-    fn extract(&self, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Problem> {
-        let failed = |source| Problem::Extract {
+    fn unreadable(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Problem {
+        Problem::Extract {
             archive: self.archive.to_owned(),
-            source,
-        };
-        let kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
-            return Ok(());
+            source: io::Error::other(error),
         }
-        let name = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
+    }
+
+    fn extract(&self, entry: &tar::Entry, data: &mut Archive<impl Read>) -> Result<(), Problem> {
+        let name = Path::new(OsStr::from_bytes(&entry.path));
         let bad = |reason| Problem::ArchiveEntry {
             archive: self.archive.to_owned(),
-            entry: name.clone(),
+            entry: name.to_owned(),
             reason,
         };
-        if leads_out(&name) {
+        if name.as_os_str().len() > MAX_PATH {
+            return Err(self.unreadable("it has an entry with too long a name"));
+        }
+        if leads_out(name) {
             return Err(bad("leads out of the folder it is extracted into"));
         }
-        if name.as_os_str().len() > MAX_PATH {
-            return Err(bad("has too long a name"));
-        }
-        let described = Described::of(entry).map_err(failed)?;
-        let clean = display(&name);
+        let clean = display(name);
         let Some(file_name) = clean.file_name() else {
             // The entry of the top folder itself: it is there already, and keeps what it is.
             return Ok(());
         };
         let parent = self.parent(&clean)?;
         let existing = parent.lookup(file_name)?;
-        let merges = kind == EntryType::Directory && existing.is_some_and(|metadata| metadata.is_dir());
+        let is_folder = entry.kind == tar::Kind::Folder;
+        let merges = is_folder && existing.is_some_and(|metadata| metadata.is_dir());
         if existing.is_some() && !merges {
             parent.clear(file_name)?;
         }
-        let owner = self.owner.unwrap_or(described.owner);
-        match kind {
-            EntryType::Directory => {
+        let owner = self.owner.unwrap_or(Owner {
+            uid: entry.uid,
+            gid: entry.gid,
+        });
+        let time = Time {
+            seconds: entry.mtime.seconds,
+            nanoseconds: entry.mtime.nanoseconds,
+        };
+        let attributes = attributes_of(entry);
+        match &entry.kind {
+            tar::Kind::Folder => {
                 let folder = if merges {
                     parent.open(file_name)?
                 } else {
                     parent.create_folder(file_name)?
                 };
                 folder.set_own_owner(owner.uid, owner.gid)?;
-                folder.set_own_mode(described.mode)?;
-                folder.set_own_attributes(&described.attributes)?;
-                folder.set_own_time(described.time)?;
+                folder.set_own_mode(entry.mode)?;
+                folder.set_own_attributes(&attributes)?;
+                folder.set_own_time(time)?;
                 return Ok(());
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            tar::Kind::File { size } => {
                 let mut file = parent.create_file(file_name)?;
-                io::copy(entry, &mut file).map_err(failed)?;
+                let copied = io::copy(data, &mut file).map_err(|error| self.unreadable(error))?;
+                if copied != *size {
+                    return Err(self.unreadable(ArchiveError::Truncated));
+                }
             }
-            EntryType::Link => {
-                let link = link_name(entry).ok_or_else(|| bad("is a link to nothing"))?;
-                if leads_out(&link) {
+            tar::Kind::HardLink { target } => {
+                let link = link_to(target).ok_or_else(|| bad("is a link to nothing"))?;
+                if leads_out(link) {
                     return Err(bad("is a link that leads out of the folder it is extracted into"));
                 }
-                let target = display(&link);
+                let target = display(link);
                 let target_name = target.file_name().ok_or_else(|| bad("is a link to a folder"))?;
                 let target_parent = self.parent(&target)?;
                 match target_parent.lookup(target_name)? {
@@ -206,46 +227,32 @@ impl<'a> Extraction<'a> {
                 }
                 self.bring_file_up(&target_parent, target_name)?;
                 parent.create_link(file_name, &target_parent, target_name)?;
+                // The file is what its first name made it, and it may be a symbolic link.
+                return Ok(());
             }
-            EntryType::Symlink => {
-                let link = link_name(entry).ok_or_else(|| bad("is a link to nothing"))?;
+            tar::Kind::Symlink { target } => {
+                let link = link_to(target).ok_or_else(|| bad("is a link to nothing"))?;
                 parent.create_symlink(file_name, link.as_os_str())?;
             }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let kind = match kind {
-                    EntryType::Char => Kind::CharDevice,
-                    EntryType::Block => Kind::BlockDevice,
-                    _ => Kind::Fifo,
-                };
-                // A number left blank stands for zero.
-                let number = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-                let header = entry.header();
-                let device = match kind {
-                    Kind::Fifo => (0, 0),
-                    _ => (number(header.device_major()), number(header.device_minor())),
-                };
-                if kind == Kind::CharDevice && device == (0, 0) {
-                    return Err(bad(
-                        "is a character device 0:0, which layers use as the mark of a removed file",
-                    ));
-                }
-                parent.create_node(
-                    file_name,
-                    &Metadata {
-                        kind,
-                        device,
-                        ..Metadata::EMPTY_ROOT
-                    },
-                )?;
+            tar::Kind::Character { major: 0, minor: 0 } => {
+                return Err(bad(
+                    "is a character device 0:0, which layers use as the mark of a removed file",
+                ));
             }
-            _ => return Err(bad("is of a kind that cannot be extracted")),
+            tar::Kind::Character { major, minor } => {
+                create_node(&parent, file_name, Kind::CharDevice, (*major, *minor))?;
+            }
+            tar::Kind::Block { major, minor } => {
+                create_node(&parent, file_name, Kind::BlockDevice, (*major, *minor))?;
+            }
+            tar::Kind::Fifo => create_node(&parent, file_name, Kind::Fifo, (0, 0))?,
         }
         parent.set_owner(file_name, owner.uid, owner.gid)?;
-        if kind != EntryType::Symlink {
-            parent.set_mode(file_name, described.mode)?;
+        if !matches!(entry.kind, tar::Kind::Symlink { .. }) {
+            parent.set_mode(file_name, entry.mode)?;
         }
-        parent.set_attributes(file_name, &described.attributes)?;
-        Ok(parent.set_time(file_name, described.time)?)
+        parent.set_attributes(file_name, &attributes)?;
+        Ok(parent.set_time(file_name, time)?)
     }
 
     /// The folder that a cleaned path of the archive is in; it need not have an entry of its own.
@@ -256,7 +263,7 @@ impl<'a> Extraction<'a> {
     }
 
     /// A file that only the base has cannot get a further name in the new layer: it is copied up first.
-    fn bring_file_up(&self, folder: &Folder, name: &std::ffi::OsStr) -> Result<(), Problem> {
+    fn bring_file_up(&self, folder: &Folder, name: &OsStr) -> Result<(), Problem> {
         if folder.has_in_layer(name)? {
             return Ok(());
         }
@@ -299,71 +306,26 @@ fn leads_out(path: &Path) -> bool {
     false
 }
 
-fn link_name(entry: &tar::Entry<'_, impl Read>) -> Option<PathBuf> {
-    let bytes = entry.link_name_bytes()?.into_owned();
-    (!bytes.is_empty() && !bytes.contains(&0) && bytes.len() <= MAX_PATH)
-        .then(|| PathBuf::from(OsString::from_vec(bytes)))
+fn link_to(target: &[u8]) -> Option<&Path> {
+    (!target.is_empty() && target.len() <= MAX_PATH).then(|| Path::new(OsStr::from_bytes(target)))
 }
 
-/// What the header of an entry says about it.
-struct Described {
-    owner: Owner,
-    mode: u32,
-    time: Time,
-    attributes: Attributes,
+fn create_node(parent: &Folder, name: &OsStr, kind: Kind, device: (u32, u32)) -> Result<(), ViewError> {
+    let node = Metadata {
+        kind,
+        device,
+        ..Metadata::EMPTY_ROOT
+    };
+    parent.create_node(name, &node)
 }
 
-impl Described {
-    fn of(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Self> {
-        let header = entry.header();
-        let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("owner id out of range"));
-        let owner = Owner {
-            uid: id(header.uid()?)?,
-            gid: id(header.gid()?)?,
-        };
-        let mode = header.mode()? & 0o7777;
-        let seconds = i64::try_from(header.mtime()?).unwrap_or(0);
-        let mut time = Time {
-            seconds,
-            nanoseconds: 0,
-        };
-        let mut attributes = Attributes::new();
-        if let Some(extensions) = entry.pax_extensions()? {
-            for extension in extensions {
-                let extension = extension?;
-                let Ok(key) = extension.key() else { continue };
-                if let Some(name) = key.strip_prefix(XATTR) {
-                    // A layer's own marks are not for archives to set.
-                    if !name.starts_with("trusted.overlay.") {
-                        attributes.push((name.into(), extension.value_bytes().to_vec()));
-                    }
-                } else if key == "mtime"
-                    && let Some(exact) = extension.value().ok().and_then(parse_time)
-                {
-                    time = exact;
-                }
-            }
-        }
-        attributes.sort();
-        Ok(Self {
-            owner,
-            mode,
-            time,
-            attributes,
-        })
-    }
-}
-
-/// A decimal number of seconds, as pax headers have it.
-fn parse_time(text: &str) -> Option<Time> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let whole: i64 = seconds.parse().ok()?;
-    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let nanoseconds: i64 = digits.parse().ok()?;
-    let nanos = whole.checked_mul(1_000_000_000)?;
-    Some(Time::from_unix_nanos(if text.starts_with('-') {
-        nanos - nanoseconds
-    } else {
-        nanos + nanoseconds
-    }))
+/// A layer's own marks are not for archives to set.
+fn attributes_of(entry: &tar::Entry) -> Attributes {
+    let is_mark = |name: &[u8]| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
+    entry
+        .xattrs
+        .iter()
+        .filter(|(name, _)| !is_mark(name))
+        .map(|(name, value)| (OsStr::from_bytes(name).to_owned(), value.clone()))
+        .collect()
 }

@@ -128,3 +128,138 @@ fn hostile_archives_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+fn add_pax(builder: &mut tar::Builder<Vec<u8>>, key: &str, value: &str) {
+    builder.append_pax_extensions([(key, value.as_bytes())]).unwrap();
+}
+
+fn add_all() -> pb::FileActionCopy {
+    pb::FileActionCopy {
+        attempt_unpack_docker_compatibility: true,
+        ..copy("t", "/")
+    }
+}
+
+#[test]
+fn a_hard_link_to_a_symbolic_link_changes_nothing_it_leads_to() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use tar::EntryType::{Link, Symlink};
+    let fixture = Fixture::new();
+    let outside = tempfile::tempdir().unwrap();
+    let canary = outside.path().join("canary");
+    fs::write(&canary, "").unwrap();
+    fs::set_permissions(&canary, fs::Permissions::from_mode(0o600)).unwrap();
+    let bytes = tar_of(|tar| {
+        add_entry(tar, Symlink, "s", canary.to_str().unwrap(), b"");
+        add_entry(tar, Link, "h", "s", b"");
+    });
+    let source = fixture.layer(|root| fs::write(root.join("t"), &bytes).unwrap());
+    let lines = fixture.copy(&Snapshot::default(), &source, add_all()).unwrap();
+    let leads = |name: &str| format!("{name} 777 11:12 -> {}", canary.display());
+    assert_eq!(lines, [leads("h"), leads("s")]);
+    let mode = fs::metadata(&canary).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+}
+
+#[test]
+fn a_hard_link_to_a_file_of_the_base_leaves_the_base_alone() {
+    use tar::EntryType::Link;
+    let fixture = Fixture::new();
+    let base = fixture.layer(|root| write(root, "old", "old"));
+    let bytes = tar_of(|tar| add_entry(tar, Link, "h", "old", b""));
+    let source = fixture.layer(|root| {
+        write(root, "shared", "shared");
+        fs::write(root.join("t"), &bytes).unwrap();
+        fs::write(
+            root.join("t2"),
+            tar_of(|tar| add_entry(tar, Link, "h2", "shared", b"")),
+        )
+        .unwrap();
+    });
+    assert_eq!(
+        fixture.copy(&base, &source, add_all()).unwrap(),
+        ["h 644 0:0 old", "old 644 0:0 old"]
+    );
+    // In one layer with a file that it shares with its source.
+    let second = pb::FileActionCopy {
+        src: "t2".into(),
+        ..add_all()
+    };
+    let actions = vec![
+        super::action(0, 1, -1, Action::Copy(copy("shared", "/"))),
+        super::action(2, 1, 0, Action::Copy(second)),
+    ];
+    let outputs = fixture.run(actions, &[base.clone(), source.clone()]).unwrap();
+    assert!(
+        fixture
+            .list(&outputs[0])
+            .contains(&"h2 644 0:0 shared".to_owned())
+    );
+    for (snapshot, line) in [(&base, "old 644 0:0 old"), (&source, "shared 644 0:0 shared")] {
+        assert!(fixture.list(snapshot).contains(&line.to_owned()));
+    }
+}
+
+#[test]
+fn archives_cannot_make_the_daemon_hold_or_compute_too_much() {
+    use tar::EntryType::{GNULongName, GNUSparse, Regular};
+    let fixture = Fixture::new();
+    let long = vec![b'x'; (1 << 20) + 1];
+    let huge = tar_of(|tar| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(Regular);
+        header.set_path("f").unwrap();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(1 << 50);
+        header.set_cksum();
+        tar.get_mut().extend_from_slice(header.as_bytes());
+    });
+    for (bytes, expected) in [
+        (
+            tar_of(|tar| {
+                add_entry(tar, Regular, "first", "", b"");
+                add_entry(tar, GNULongName, "././@LongLink", "", &long);
+                add_entry(tar, Regular, "x", "", b"");
+            }),
+            "extension header over one MiB",
+        ),
+        (
+            tar_of(|tar| add_entry(tar, GNUSparse, "s", "", b"")),
+            "sparse file",
+        ),
+        (huge, "more than 1099511627776 bytes"),
+        (
+            tar_of(|tar| {
+                add_entry(tar, Regular, "first", "", b"");
+                add_pax(tar, "mtime", "9223372036854775808");
+                add_entry(tar, Regular, "x", "", b"");
+            }),
+            "PAX records",
+        ),
+    ] {
+        let source = fixture.layer(|root| fs::write(root.join("t"), &bytes).unwrap());
+        let action = super::action(0, 1, 0, Action::Copy(add_all()));
+        let error = fixture
+            .run(vec![action], &[Snapshot::default(), source])
+            .unwrap_err();
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        assert!(text.contains(expected), "{text}");
+    }
+    // Times that overflowed when they were counted in nanoseconds.
+    for mtime in ["9223372036.999999999", "-9223372036.999999999"] {
+        let bytes = tar_of(|tar| {
+            add_pax(tar, "mtime", mtime);
+            add_entry(tar, Regular, "x", "", b"");
+        });
+        let source = fixture.layer(|root| fs::write(root.join("t"), &bytes).unwrap());
+        fixture.copy(&Snapshot::default(), &source, add_all()).unwrap();
+    }
+}
