@@ -14,6 +14,16 @@ const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
 pub(super) async fn record(daemon: &Daemon) -> WorkerRecord {
     let solver = &daemon.solver;
     let offered = solver.platforms().offered(solver.store().pool()).await;
+    // Handlers that work but lack something are named where people look.
+    let warnings = offered.iter().filter_map(|support| {
+        let key = format!(
+            "trimaran.emulator.{}",
+            support.platform().to_string().replace('/', ".")
+        );
+        Some((key, support.warning()?))
+    });
+    let mut labels = labels(daemon).await;
+    labels.extend(warnings);
     let platforms = offered
         .iter()
         .map(|support| support.platform())
@@ -27,7 +37,7 @@ pub(super) async fn record(daemon: &Daemon) -> WorkerRecord {
         .collect();
     WorkerRecord {
         id: daemon.worker_id.clone(),
-        labels: labels(daemon).await,
+        labels,
         platforms,
         buildkit_version: Some(version::message()),
         ..WorkerRecord::default()

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
+use binfmt::kernel::Handler;
 use binfmt::{Emulators, Platform, Support};
 use proto::pb;
 
@@ -14,7 +15,14 @@ use crate::store::Pool;
 #[derive(Debug)]
 pub struct Platforms {
     emulators: Emulators,
-    known: Mutex<Option<Vec<Support>>>,
+    known: Mutex<Option<Known>>,
+}
+
+/// The last look: the kernel's handlers as they were, and what was found to run.
+#[derive(Clone, Debug)]
+struct Known {
+    handlers: Vec<Handler>,
+    runs: Vec<Support>,
 }
 
 impl Platforms {
@@ -25,23 +33,22 @@ impl Platforms {
         }
     }
 
-    /// Everything that runs here and can be probed, the machine's own platform first; registers what is missing. The
-    /// first call looks, later ones remember.
+    /// Everything that runs here and can be probed, the machine's own platform first; registers what is missing.
+    /// Probing all takes some 100 ms, so it is done again only when the kernel's handlers have changed.
     pub async fn offered(&self, pool: &Pool) -> Vec<Support> {
-        if let Some(known) = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return known;
-        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let emulators = self.emulators.clone();
-        let found = pool
-            .run(move || emulators.ensure(&Emulators::known_platforms()))
-            .await
-            .unwrap_or_default();
-        let runs: Vec<Support> = found.into_iter().filter(Support::runs).collect();
-        for warning in runs.iter().filter_map(Support::warning) {
-            tracing::warn!("{warning}");
+        let look = pool.run(move || look(&emulators, known)).await;
+        let Ok((known, fresh)) = look else {
+            return Vec::new();
+        };
+        if fresh {
+            for warning in known.runs.iter().filter_map(Support::warning) {
+                tracing::warn!("{warning}");
+            }
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
         }
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(runs.clone());
-        runs
+        known.runs
     }
 
     /// Proves the platforms anew, as handlers can go away; the error names the first that does not run, and the fix.
@@ -60,6 +67,24 @@ impl Platforms {
             None => Ok(()),
         }
     }
+}
+
+/// What is known if it is still true, else what is found now, and whether it is new.
+fn look(emulators: &Emulators, known: Option<Known>) -> (Known, bool) {
+    // Where the list cannot be read, as in most containers, it never changes.
+    let handlers = || emulators.kernel().handlers().unwrap_or_default();
+    if let Some(known) = known.filter(|known| known.handlers == handlers()) {
+        return (known, false);
+    }
+    let found = emulators.ensure(&Emulators::known_platforms());
+    let runs = found.into_iter().filter(Support::runs).collect();
+    (
+        Known {
+            handlers: handlers(),
+            runs,
+        },
+        true,
+    )
 }
 
 /// The platform of an operation; unset is the machine's own.
