@@ -28,6 +28,9 @@ const BINFMT_MISC: &str = "/proc/sys/fs/binfmt_misc";
 /// How long builds may go on after the daemon was told to stop; container engines kill after ten seconds.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// How long a silent client is left in peace, and how long it has then to answer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// How long the ends of builds and calls may take after that.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -141,7 +144,10 @@ async fn serve(
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), DaemonError> {
-    let server = proto::tunnel::server();
+    // A client whose machine went away would leave its connection, and its build, for ever.
+    let server = proto::tunnel::server()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE));
     let stopped = stop.cancelled_owned();
     match &listener {
         Listener::Unix { listener, .. } => {

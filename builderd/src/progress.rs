@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 /// Log bytes kept of one step; more is replaced by one line saying so (BuildKit's limit).
 const MAX_STEP_LOG: usize = 2 * 1024 * 1024;
+/// Output that comes in smaller pieces is put together up to this size.
+const JOINED: usize = 1024;
 /// A message to a reader ends when it holds this much, so that it stays far below gRPC's message limits.
 const MAX_MESSAGE: usize = 512 * 1024;
 
@@ -35,7 +37,39 @@ struct Log {
     events: Vec<Event>,
     vertices: BTreeMap<String, Vertex>,
     log_sizes: HashMap<String, usize>,
+    /// How far the fastest reader is; what nobody has read yet may still grow.
+    read: usize,
     closed: bool,
+}
+
+impl Log {
+    /// Appends to the last event if it goes on and nobody has read it: a step that writes byte by byte must not cost
+    /// an event a byte.
+    fn join(&mut self, next: &VertexLog) -> bool {
+        if self.closed || self.read >= self.events.len() {
+            return false;
+        }
+        let Some(Event::Log(last)) = self.events.last_mut() else {
+            return false;
+        };
+        let goes_on = last.vertex == next.vertex
+            && last.stream == next.stream
+            && last.msg.len() + next.msg.len() <= JOINED
+            && soon_after(last.timestamp.as_ref(), next.timestamp.as_ref());
+        if goes_on {
+            last.msg = [&last.msg[..], &next.msg].concat().into();
+        }
+        goes_on
+    }
+}
+
+/// Displays show the time of each line, so only what came together is joined.
+fn soon_after(first: Option<&prost_types::Timestamp>, second: Option<&prost_types::Timestamp>) -> bool {
+    let nanos =
+        |time: &prost_types::Timestamp| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    first
+        .zip(second)
+        .is_some_and(|(first, second)| nanos(second) - nanos(first) < 20_000_000)
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +149,11 @@ impl Progress {
 
     pub fn warn(&self, warning: VertexWarning) {
         self.push(&mut self.log(), Event::Warning(warning));
+    }
+
+    /// Whether both are the log of one build.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Reads the log from its beginning.
@@ -201,7 +240,9 @@ impl VertexProgress {
             stream: stream as i64,
             msg,
         };
-        self.progress.push(&mut log, Event::Log(event));
+        if !log.join(&event) {
+            self.progress.push(&mut log, Event::Log(event));
+        }
     }
 
     /// A line below the vertex: `id` is unique in the vertex; counts are bytes, 0 of 0 for a plain step.
@@ -296,7 +337,7 @@ impl Reader {
             .wait_for(|(count, closed)| *count > position || *closed)
             .await
             .ok()?;
-        let log = self.progress.log();
+        let mut log = self.progress.log();
         let events = log.events.get(self.position..).unwrap_or_default();
         if events.is_empty() {
             return None;
@@ -319,6 +360,7 @@ impl Reader {
             }
             self.position += 1;
         }
+        log.read = log.read.max(self.position);
         Some(message)
     }
 }
@@ -355,6 +397,25 @@ mod tests {
         progress.close();
         let message = progress.reader().next().await.expect("events");
         assert_eq!(message.vertexes.last().expect("vertex").error, CANCELED);
+    }
+
+    #[tokio::test]
+    async fn output_byte_by_byte_is_few_events_and_nothing_is_lost() {
+        let progress = Progress::default();
+        let vertex = progress.vertex("sha256:1", "one", vec![], None);
+        let mut reader = progress.reader();
+        reader.next().await.expect("the vertex");
+        for _ in 0..5000 {
+            vertex.log(LogStream::Stdout, Bytes::from_static(b"x"));
+        }
+        let mut message = reader.next().await.expect("output");
+        assert!(message.logs.len() < 1000, "{}", message.logs.len());
+        // What was read does not grow any more.
+        vertex.log(LogStream::Stdout, Bytes::from_static(b"y"));
+        progress.close();
+        message.logs.extend(reader.next().await.expect("the rest").logs);
+        let all: Vec<u8> = message.logs.iter().flat_map(|log| log.msg.to_vec()).collect();
+        assert_eq!(all, [vec![b'x'; 5000], vec![b'y']].concat());
     }
 
     #[tokio::test]

@@ -28,6 +28,9 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 /// Largest message that is sent into a session: clients accept 4 MiB by default.
 pub const MAX_SESSION_MESSAGE: usize = 3 << 20;
 
+/// Largest headers and trailers of a call: an error carries whole Dockerfiles in them. What Go's clients accept.
+pub const MAX_HEADERS: u32 = 16 << 20;
+
 /// HTTP/2 windows: a local context must not wait for round trips.
 pub const STREAM_WINDOW: u32 = 4 << 20;
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -181,7 +184,7 @@ pub fn windows(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(1 << 20)
+        .http2_max_header_list_size(MAX_HEADERS)
 }
 
 /// A server with the same windows. Stream limits stay high: one connection carries many builds.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::build::Build;
+use crate::progress::Progress;
 
 /// How long an ended build can still be read.
 const LINGER: Duration = Duration::from_secs(10);
@@ -38,10 +39,27 @@ struct State {
     stopping: bool,
 }
 
+/// Of an ended build only what its readers need is left: its sandboxes and results go with it.
 #[derive(Debug)]
-struct Entry {
-    build: Arc<Build>,
-    running: bool,
+enum Entry {
+    Running(Arc<Build>),
+    Ended(Progress),
+}
+
+impl Entry {
+    fn running(&self) -> Option<&Arc<Build>> {
+        match self {
+            Self::Running(build) => Some(build),
+            Self::Ended(_) => None,
+        }
+    }
+
+    fn progress(&self) -> &Progress {
+        match self {
+            Self::Running(build) => build.progress(),
+            Self::Ended(progress) => progress,
+        }
+    }
 }
 
 impl Default for Builds {
@@ -65,17 +83,13 @@ impl Builds {
             if state
                 .by_reference
                 .get(&reference)
-                .is_some_and(|entry| entry.running)
+                .is_some_and(|entry| entry.running().is_some())
             {
                 return Err(StartError::Exists(reference));
             }
-            state.by_reference.insert(
-                reference,
-                Entry {
-                    build: Arc::clone(&build),
-                    running: true,
-                },
-            );
+            state
+                .by_reference
+                .insert(reference, Entry::Running(Arc::clone(&build)));
         }
         self.changed.send_replace(());
         Ok(Running {
@@ -84,13 +98,29 @@ impl Builds {
         })
     }
 
-    /// The build with this reference, as soon as it is there.
+    /// The running build with this reference, as soon as it is there.
     pub(super) async fn wait(&self, reference: &str, patience: Duration) -> Option<Arc<Build>> {
+        self.find(reference, patience, |entry| entry.running().cloned())
+            .await
+    }
+
+    /// The progress of the build with this reference, as soon as it is there.
+    pub(super) async fn wait_for_progress(&self, reference: &str, patience: Duration) -> Option<Progress> {
+        self.find(reference, patience, |entry| Some(entry.progress().clone()))
+            .await
+    }
+
+    async fn find<T>(
+        &self,
+        reference: &str,
+        patience: Duration,
+        pick: impl Fn(&Entry) -> Option<T>,
+    ) -> Option<T> {
         let mut changed = self.changed.subscribe();
         let found = async {
             loop {
-                if let Some(entry) = self.lock().by_reference.get(reference) {
-                    return Some(Arc::clone(&entry.build));
+                if let Some(found) = self.lock().by_reference.get(reference).and_then(&pick) {
+                    return Some(found);
                 }
                 changed.changed().await.ok()?;
             }
@@ -106,14 +136,21 @@ impl Builds {
     /// Stops all builds.
     pub fn cancel_all(&self) {
         for entry in self.lock().by_reference.values() {
-            entry.build.cancel();
+            if let Some(build) = entry.running() {
+                build.cancel();
+            }
         }
     }
 
     /// Resolves once no build is running.
     pub async fn idle(&self) {
         let mut changed = self.changed.subscribe();
-        while self.lock().by_reference.values().any(|entry| entry.running) {
+        while self
+            .lock()
+            .by_reference
+            .values()
+            .any(|entry| entry.running().is_some())
+        {
             if changed.changed().await.is_err() {
                 return;
             }
@@ -126,16 +163,17 @@ impl Builds {
             let mut state = self.lock();
             // What lingered long enough is reaped here, so that the set does not grow.
             while state.lingering.try_join_next().is_some() {}
-            if let Some(entry) = state.by_reference.get_mut(build.reference()) {
-                entry.running = false;
-            }
+            let (reference, progress) = (build.reference().to_owned(), build.progress().clone());
+            state
+                .by_reference
+                .insert(reference.clone(), Entry::Ended(progress.clone()));
             // When the runtime itself goes down, nobody is left to read.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                let (builds, build) = (Arc::downgrade(self), Arc::downgrade(build));
+                let builds = Arc::downgrade(self);
                 let forget = async move {
                     tokio::time::sleep(LINGER).await;
-                    if let (Some(builds), Some(build)) = (builds.upgrade(), build.upgrade()) {
-                        builds.forget(&build);
+                    if let Some(builds) = builds.upgrade() {
+                        builds.forget(&reference, &progress);
                     }
                 };
                 state.lingering.spawn_on(forget, &runtime);
@@ -144,12 +182,12 @@ impl Builds {
         self.changed.send_replace(());
     }
 
-    fn forget(&self, build: &Arc<Build>) {
+    fn forget(&self, reference: &str, progress: &Progress) {
         let mut state = self.lock();
         // A later build may have taken the reference over.
-        let entry = state.by_reference.get(build.reference());
-        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.build, build)) {
-            state.by_reference.remove(build.reference());
+        let entry = state.by_reference.get(reference);
+        if entry.is_some_and(|entry| entry.progress().is_same(progress)) {
+            state.by_reference.remove(reference);
         }
     }
 

@@ -74,10 +74,8 @@ impl Control for Service {
         let builds = Arc::clone(&self.0.builds);
         // The header goes out at once, so the build is waited for inside the stream.
         let events = async_stream::try_stream! {
-            let build = builds.wait(&reference, STATUS_PATIENCE).await;
-            let build = build.ok_or_else(|| status::no_such_job(&reference))?;
-            let mut reader = build.progress().reader();
-            drop(build);
+            let progress = builds.wait_for_progress(&reference, STATUS_PATIENCE).await;
+            let mut reader = progress.ok_or_else(|| status::no_such_job(&reference))?.reader();
             while let Some(message) = reader.next().await {
                 yield message;
             }
@@ -240,10 +238,11 @@ async fn session_lost(daemon: &Daemon, id: &str) {
     if id.is_empty() {
         return std::future::pending().await;
     }
-    match daemon.sessions.get(id).await {
-        Ok(session) => session.closed().clone().cancelled_owned().await,
-        // Whoever needs it finds out.
-        Err(_) => std::future::pending().await,
+    loop {
+        // A session that is late counts as soon as it is there; until then, whoever needs it finds out.
+        if let Ok(session) = daemon.sessions.get(id).await {
+            return session.closed().clone().cancelled_owned().await;
+        }
     }
 }
 

@@ -288,34 +288,55 @@ impl Plan {
             Open,
             Done,
         }
-        fn visit(plan: &Plan, at: usize, marks: &mut [Mark]) -> Option<Vec<Lines>> {
-            marks[at] = Mark::Open;
-            for step in &plan.stages[at].steps {
-                for &source in step.sources.iter().flatten() {
-                    let below = match marks[source] {
-                        Mark::Open => Some(Vec::new()),
-                        Mark::New => visit(plan, source, marks),
-                        Mark::Done => None,
-                    };
-                    if let Some(mut lines) = below {
-                        lines.insert(0, step.command.lines);
-                        return Some(lines);
+        let uses: Vec<Vec<(usize, Lines)>> = self
+            .stages
+            .iter()
+            .map(|stage| {
+                let of_step = |step: &Step| {
+                    let lines = step.command.lines;
+                    let sources: Vec<_> = step
+                        .sources
+                        .iter()
+                        .flatten()
+                        .map(|source| (*source, lines))
+                        .collect();
+                    sources
+                };
+                stage.steps.iter().flat_map(of_step).collect()
+            })
+            .collect();
+        let mut marks = vec![Mark::New; self.stages.len()];
+        for start in 0..self.stages.len() {
+            // A file may have more stages than a thread has stack, so the way is kept by hand: stages, and how many of
+            // their uses have been followed.
+            let mut way = vec![(start, 0)];
+            if marks[start] != Mark::New {
+                continue;
+            }
+            marks[start] = Mark::Open;
+            while let Some((at, followed)) = way.last_mut() {
+                let Some(&(source, _)) = uses[*at].get(*followed) else {
+                    marks[*at] = Mark::Done;
+                    way.pop();
+                    continue;
+                };
+                *followed += 1;
+                match marks[source] {
+                    Mark::Done => {}
+                    Mark::New => {
+                        marks[source] = Mark::Open;
+                        way.push((source, 0));
+                    }
+                    Mark::Open => {
+                        let lines = way
+                            .iter()
+                            .map(|(at, followed)| uses[*at][followed - 1].1)
+                            .collect();
+                        let problem = Problem::Circular(self.stages[start].name.clone());
+                        let location = Some(super::Location { lines, source: None });
+                        return Err(Error { problem, location });
                     }
                 }
-            }
-            marks[at] = Mark::Done;
-            None
-        }
-        let mut marks = vec![Mark::New; self.stages.len()];
-        for at in 0..self.stages.len() {
-            if marks[at] == Mark::New
-                && let Some(lines) = visit(self, at, &mut marks)
-            {
-                let problem = Problem::Circular(self.stages[at].name.clone());
-                return Err(Error {
-                    problem,
-                    location: Some(super::Location { lines, source: None }),
-                });
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Every mount of the operation that has an output gets a draft layer of its own; what the process leaves there
 //! becomes a layer on top of the mount's input. A step that fails or is cancelled leaves nothing.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -229,12 +230,14 @@ pub fn security(op: &pb::ExecOp) -> Result<SecurityMode, OpError> {
     }
 }
 
+/// The folders of a snapshot, lowest first. Images often have a layer twice, the empty one above all, and overlayfs
+/// refuses that; the upper occurrence hides the lower one completely.
 fn lowers(store: &Store, snapshot: &Snapshot) -> Vec<PathBuf> {
-    snapshot
-        .layers()
-        .iter()
-        .map(|layer| store.layer_folder(layer))
-        .collect()
+    let mut seen = HashSet::new();
+    let topmost = snapshot.layers().iter().rev().filter(|layer| seen.insert(*layer));
+    let mut folders: Vec<PathBuf> = topmost.map(|layer| store.layer_folder(layer)).collect();
+    folders.reverse();
+    folders
 }
 
 /// The step's own variables, then proxies in both spellings; a default `PATH` where there is none.

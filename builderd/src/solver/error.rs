@@ -44,11 +44,21 @@ impl SolveError {
     pub fn details(&self) -> Vec<Detail> {
         match self {
             Self::Vertex(failure) => {
-                let mut details: Vec<Detail> = failure
-                    .ranges
-                    .iter()
-                    .map(|range| Detail::Source(excerpt(range)))
-                    .collect();
+                let mut details: Vec<Detail> = Vec::new();
+                let mut shown: Vec<&SourceRange> = Vec::new();
+                for range in &failure.ranges {
+                    // Each carries a whole file, and together they must fit into the headers of the answer.
+                    if shown.iter().all(|other| !Arc::ptr_eq(&other.info, &range.info)) {
+                        let of_file = failure
+                            .ranges
+                            .iter()
+                            .filter(|other| Arc::ptr_eq(&other.info, &range.info));
+                        let ranges = of_file.flat_map(|other| other.ranges.iter().cloned()).collect();
+                        let info = Arc::clone(&range.info);
+                        details.push(Detail::Source(excerpt(&SourceRange { info, ranges })));
+                        shown.push(range);
+                    }
+                }
                 details.push(Detail::Vertex(errdefs::Vertex {
                     digest: failure.vertex.clone(),
                 }));

@@ -111,6 +111,13 @@ fn results(
         References::Platforms(references) => {
             let mut by_id: BTreeMap<&str, Snapshot> =
                 references.keys().map(String::as_str).zip(snapshots).collect();
+            if named.len() != by_id.len() {
+                return Err(SolveError::Request(format!(
+                    "number of platforms does not match references {} {}",
+                    named.len(),
+                    by_id.len()
+                )));
+            }
             // In the order in which the platforms were asked for.
             named
                 .iter()

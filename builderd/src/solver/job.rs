@@ -1,10 +1,11 @@
 //! One build: its graph, what of it is done, and everything that ends with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use binfmt::Platform;
 use proto::pb;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::Reference;
@@ -40,8 +41,8 @@ pub struct Job {
     cancel: CancellationToken,
     sandboxes: Sandboxes,
     images: Images,
-    /// Set once all platforms of the build's steps are known to run.
-    platforms_run: OnceCell<()>,
+    /// The platforms that were proved to run for this build.
+    proved: AsyncMutex<BTreeSet<Platform>>,
 }
 
 /// The result of one vertex, and whether it was there already.
@@ -63,7 +64,7 @@ impl Job {
             references: Mutex::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
-            platforms_run: OnceCell::new(),
+            proved: AsyncMutex::default(),
         })
     }
 
@@ -274,15 +275,14 @@ impl Job {
 
     /// Before the first step: a build for a platform that cannot run fails before it has run anything.
     async fn check_platforms(&self) -> Result<(), OpError> {
-        self.platforms_run
-            .get_or_try_init(|| async {
-                let needed = self.graph().step_platforms().map(platforms::of).collect();
-                self.solver
-                    .platforms()
-                    .require(needed, self.solver.store().pool())
-                    .await
-            })
-            .await?;
+        let mut proved = self.proved.lock().await;
+        let needed: BTreeSet<Platform> = self.graph().step_platforms().map(platforms::of).collect();
+        let open: BTreeSet<Platform> = needed.difference(&proved).cloned().collect();
+        if !open.is_empty() {
+            let pool = self.solver.store().pool();
+            self.solver.platforms().require(open.clone(), pool).await?;
+            proved.extend(open);
+        }
         Ok(())
     }
 

@@ -354,3 +354,39 @@ async fn entitlements_must_be_granted() {
         "security.insecure is not allowed"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_with_the_same_layer_twice_runs() {
+    if !possible() {
+        return;
+    }
+    let world = World::new();
+    let (built, _) = world.build(&script("touch /marker")).await;
+    let layers: Vec<builderd::store::LayerId> = built.expect("built").into_iter().map(Into::into).collect();
+    // As images have it whose history holds the empty layer several times.
+    let twice =
+        builderd::store::Snapshot::from(vec![layers[1].clone(), layers[0].clone(), layers[1].clone()]);
+    let sandboxes = world.solver.executor().sandboxes();
+    let op = pb::ExecOp {
+        meta: Some(pb::Meta {
+            args: ["/bin/busybox", "test", "-e", "/marker"]
+                .map(str::to_owned)
+                .to_vec(),
+            cwd: "/".to_owned(),
+            ..Default::default()
+        }),
+        mounts: vec![pb::Mount {
+            input: 0,
+            dest: "/".to_owned(),
+            output: 0,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let job = world.job();
+    let vertex = job.progress().internal_vertex("step");
+    let store = world.solver.store();
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let outputs = builderd::ops::exec::run(&op, &[twice], store, &sandboxes, &vertex, &cancel).await;
+    assert_eq!(outputs.expect("the step finds the file").len(), 1);
+}

@@ -161,5 +161,7 @@ pub fn tuned(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_connection_window_size(Some(WINDOW))
         .initial_stream_window_size(Some(WINDOW))
+        // Errors carry the Dockerfile for their excerpts, in a header.
+        .http2_max_header_list_size(proto::tunnel::MAX_HEADERS)
         .tcp_nodelay(true)
 }
