@@ -18,6 +18,7 @@ use self::walk::Tree;
 use super::attributes::{flag, number};
 use super::{Context, ExportError, Response, Results};
 use crate::progress::VertexProgress;
+use crate::store::Pool;
 
 /// Pieces of a tar that wait for the connection.
 const IN_FLIGHT: usize = 4;
@@ -150,7 +151,9 @@ pub(super) async fn to_tar(
     let receiver = context.sessions.receiver().await.map_err(ExportError::Send)?;
     let status = vertex.status("sending tarball", "sending tarball");
     let (sender, chunks) = mpsc::channel(IN_FLIGHT);
-    let writing = context.images.store().pool().run(move || {
+    // A pool of its own: the writer waits for the client, which must not keep others waiting.
+    let pool = Pool::new(1);
+    let writing = pool.run(move || {
         if let Err(error) = Tarball::new(sender.clone()).write(trees) {
             // If nobody listens any more, the transfer's own end says why.
             sender.blocking_send(Err(error)).ok();
