@@ -15,7 +15,7 @@ use super::assemble::{Assembled, Layer};
 use super::attributes::ImageOptions;
 use super::{Context, ExportError, Response};
 use crate::progress::VertexProgress;
-use crate::sources::image::{Images, repositories};
+use crate::sources::image::Images;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const READ: usize = 256 * 1024;
@@ -184,17 +184,10 @@ async fn open(
     images: &Images,
 ) -> std::io::Result<futures::stream::BoxStream<'static, std::io::Result<Bytes>>> {
     let blobs = images.store().blobs();
-    let from = layer
-        .remote
-        .iter()
-        .flat_map(|remote| repositories(&remote.repositories))
-        .next();
-    if let Some(from) = from.filter(|_| !blobs.has(&layer.descriptor.digest)) {
-        let reader = images
-            .client()
-            .blob(&from, &layer.descriptor)
-            .await
-            .map_err(std::io::Error::other)?;
+    if let Some(remote) = &layer.remote
+        && !blobs.has(&layer.descriptor.digest)
+    {
+        let reader = images.open(remote).await.map_err(std::io::Error::other)?;
         return Ok(reader.map_err(std::io::Error::other).boxed());
     }
     let file = tokio::fs::File::open(blobs.path(&layer.descriptor.digest)).await?;

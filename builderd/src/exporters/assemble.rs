@@ -182,11 +182,16 @@ async fn layer_blob(
         source,
     };
     let store = context.images.store();
-    match store.layer_blob(layer, compression).await {
+    let came_as = context.images.blobs_of(layer).into_iter().next();
+    let came_as = came_as.as_ref();
+    match store.layer_blob(layer, compression, came_as).await {
         // To be compressed otherwise, a layer of the base image has to be here.
         Err(LayerBlobError::Absent { remote, .. }) => {
             context.images.fetch_blob(&remote, vertex).await?;
-            store.layer_blob(layer, compression).await.map_err(failed)
+            store
+                .layer_blob(layer, compression, came_as)
+                .await
+                .map_err(failed)
         }
         other => other.map_err(failed),
     }

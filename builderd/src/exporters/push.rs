@@ -120,11 +120,11 @@ fn blobs(assembled: &Assembled, client: &Client, store: &Store) -> Vec<Blob> {
 fn layer_blob(descriptor: &Descriptor, remote: Option<&RemoteBlob>, client: &Client, store: &Store) -> Blob {
     let mount_from: Vec<Repository> =
         remote.map_or_else(Vec::new, |remote| repositories(&remote.repositories).collect());
-    let here = store.blobs().has(&descriptor.digest);
-    let source = match mount_from.first() {
+    let source = if mount_from.is_empty() || store.blobs().has(&descriptor.digest) {
+        BlobSource::File(store.blobs().path(&descriptor.digest))
+    } else {
         // Copied from registry to registry, without being unpacked or kept.
-        Some(from) if !here => BlobSource::remote(client.clone(), from.clone(), descriptor.clone()),
-        _ => BlobSource::File(store.blobs().path(&descriptor.digest)),
+        BlobSource::remote(client.clone(), mount_from.clone(), descriptor.clone())
     };
     Blob {
         descriptor: descriptor.clone(),

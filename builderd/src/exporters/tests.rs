@@ -274,6 +274,54 @@ async fn base_layers_are_compressed_anew_only_when_forced() {
 }
 
 #[tokio::test]
+async fn a_base_layer_comes_from_the_first_repository_that_still_has_it() {
+    let world = world().await;
+    let (base, blob) = world.base_layer();
+    let other = world.registry.repository("other");
+    world
+        .registry
+        .add_blob(&other, media_type::DOCKER_LAYER, EMPTY_TAR.to_vec());
+    let remote = RemoteLayer {
+        diff_id: blob.digest.clone(),
+        descriptor: store::Descriptor {
+            media_type: blob.media_type.clone(),
+            digest: blob.digest.clone(),
+            size: blob.size,
+        },
+        repository: other.to_string(),
+    };
+    world.images.store().record_remote_layers([remote]).unwrap();
+    world
+        .registry
+        .remove_blob(&world.registry.repository("base"), &blob.digest);
+    world.registry.set_mounts(false);
+    let results = results(vec![world.target("amd64", vec![base])], false);
+    let name = world.registry.repository("app").with_tag("1").unwrap();
+    let text = name.to_string();
+    world
+        .export(&[("name", text.as_str()), ("push", "true")], &results)
+        .await
+        .unwrap();
+    assert!(world.registry.blob(name.repository(), &blob.digest).is_some());
+
+    let progress = Progress::default();
+    let context = Context {
+        images: &world.images,
+        sessions: &world.sessions,
+        progress: &progress,
+        number: 0,
+    };
+    let vertex = progress.internal_vertex("export");
+    let attributes = BTreeMap::from([("name".to_owned(), "demo/app:1".to_owned())]);
+    let options = ImageOptions::parse("oci", &attributes, &results).unwrap();
+    let assembled = assemble::assemble(&options, &results, &context, &vertex)
+        .await
+        .unwrap();
+    let files = archive::files("oci", &options, &assembled).unwrap();
+    let _: Vec<bytes::Bytes> = archive::stream(files, &world.images).try_collect().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_registry_that_refuses_is_named() {
     let world = world().await;
     let results = results(vec![world.target("amd64", vec![world.layer("a")])], false);

@@ -6,7 +6,7 @@
 
 mod fetch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use registry::media_type;
 use registry::{Client, Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, Repository};
 use tokio::sync::OnceCell;
 
-use crate::store::{self, LayerError, LayerId, RecordKind, RemoteLayer, Snapshot, Store};
+use crate::store::{self, LayerError, LayerId, RecordKind, RemoteBlob, RemoteLayer, Snapshot, Store};
 
 pub use fetch::FetchError;
 
@@ -134,6 +134,8 @@ pub struct Images {
     store: Store,
     digests: Mutex<HashMap<(Reference, Freshness), DigestCell>>,
     images: Mutex<HashMap<(Reference, Platform), ImageCell>>,
+    /// The blobs that the manifests of this build's images name for each layer.
+    blobs: Mutex<HashMap<LayerId, BTreeMap<Digest, RemoteBlob>>>,
 }
 
 impl Images {
@@ -143,6 +145,7 @@ impl Images {
             store,
             digests: Mutex::default(),
             images: Mutex::default(),
+            blobs: Mutex::default(),
         }
     }
 
@@ -153,6 +156,37 @@ impl Images {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The blobs that a layer can be had as, the best first: what this build's own images name comes before what any
+    /// build noted, so that an export does not depend on the builds before it. Of several, one that was verified wins.
+    pub fn blobs_of(&self, layer: &LayerId) -> Vec<RemoteBlob> {
+        let mut blobs: Vec<RemoteBlob> = self
+            .blobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(layer)
+            .map(|blobs| blobs.values().cloned().collect())
+            .unwrap_or_default();
+        let Some(record) = self.store.layer(layer) else {
+            return blobs;
+        };
+        let Some(noted) = record.remote else { return blobs };
+        let same = blobs
+            .iter()
+            .position(|blob| blob.descriptor.digest == noted.descriptor.digest);
+        match same.and_then(|at| blobs.get_mut(at).map(|blob| (at, blob))) {
+            Some((at, blob)) => {
+                let more = noted.repositories.into_iter();
+                let more: Vec<_> = more.filter(|name| !blob.repositories.contains(name)).collect();
+                blob.repositories.extend(more);
+                if record.size.is_some() {
+                    blobs.swap(0, at);
+                }
+            }
+            None => blobs.push(noted),
+        }
+        blobs
     }
 
     /// The image that `reference` names for `platform`.
@@ -355,6 +389,7 @@ impl Images {
                 repository: pinned.repository().to_string(),
             });
         }
+        self.note_blobs(&remote);
         self.store
             .record_remote_layers(remote)
             .map_err(|source| ImageError::Record {
@@ -362,6 +397,26 @@ impl Images {
                 source,
             })?;
         Ok(diff_ids.iter().map(LayerId::of_image).collect())
+    }
+}
+
+impl Images {
+    fn note_blobs(&self, layers: &[RemoteLayer]) {
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            let repositories = &mut blobs
+                .entry(LayerId::of_image(&layer.diff_id))
+                .or_default()
+                .entry(layer.descriptor.digest.clone())
+                .or_insert_with(|| RemoteBlob {
+                    descriptor: layer.descriptor.clone(),
+                    repositories: Vec::new(),
+                })
+                .repositories;
+            if !repositories.contains(&layer.repository) {
+                repositories.push(layer.repository.clone());
+            }
+        }
     }
 }
 

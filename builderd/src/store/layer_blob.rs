@@ -73,21 +73,22 @@ enum Source {
 
 impl Store {
     /// The blob of `layer`. Unless `compression.force` is set, a layer of an image is given as it came, whatever its
-    /// compression, without being fetched.
+    /// compression, without being fetched: as `came_as` if the build itself found it in an image, else as noted.
     pub async fn layer_blob(
         &self,
         layer: &LayerId,
         compression: Compression,
+        came_as: Option<&RemoteBlob>,
     ) -> Result<LayerBlob, LayerBlobError> {
-        if let Some(blob) = self.known_blob(layer, compression)? {
+        if let Some(blob) = self.known_blob(layer, compression, came_as)? {
             return Ok(blob);
         }
         let _alone = self.lock_layer(layer).await;
-        if let Some(blob) = self.known_blob(layer, compression)? {
+        if let Some(blob) = self.known_blob(layer, compression, came_as)? {
             return Ok(blob);
         }
         let record = self.layer_record(layer)?;
-        let source = match record.remote {
+        let source = match came_as.cloned().or(record.remote) {
             None => Source::Folder(self.layer_folder(layer)),
             Some(remote) if self.blobs().has(&remote.descriptor.digest) => {
                 Source::Blob(remote.descriptor.digest)
@@ -139,12 +140,13 @@ impl Store {
         &self,
         layer: &LayerId,
         compression: Compression,
+        came_as: Option<&RemoteBlob>,
     ) -> Result<Option<LayerBlob>, LayerBlobError> {
         let record = self.layer_record(layer)?;
         let Some(diff_id) = record.diff_id else {
             return Ok(None);
         };
-        if let Some(remote) = record.remote {
+        if let Some(remote) = came_as.cloned().or(record.remote) {
             let as_wanted =
                 CompressionKind::of_media_type(&remote.descriptor.media_type) == Some(compression.kind);
             if as_wanted || !compression.force {
@@ -211,7 +213,10 @@ impl Store {
         self.update_layer(layer, |known| {
             let mut record = known.unwrap_or_else(|| LayerRecord::new(std::time::SystemTime::now()));
             record.diff_id = Some(diff_id.clone());
-            record.size = Some(size);
+            // The size of an image layer tells that its folder was finished.
+            if matches!(source, Source::Folder(_)) {
+                record.size = Some(size);
+            }
             record.blobs.insert(compression.name(), descriptor.clone());
             record
         })

@@ -205,8 +205,8 @@ impl Store {
                     io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
                 ) =>
             {
+                // It may have been killed before it wrote the record.
                 tracing::debug!(layer = %id, "another writer finished this layer first");
-                return Ok(());
             }
             Err(source) => {
                 return Err(LayerError::Folder {
@@ -271,7 +271,9 @@ impl Store {
                             remote.repositories.push(layer.repository);
                         }
                     }
-                    remote => {
+                    // An image that says otherwise is believed by the build that uses it, not by all others.
+                    Some(_) => {}
+                    remote @ None => {
                         *remote = Some(RemoteBlob {
                             descriptor: layer.descriptor,
                             repositories: vec![layer.repository],
@@ -281,6 +283,21 @@ impl Store {
                 record
             })?;
         }
+        Ok(())
+    }
+
+    /// Notes the blob that a layer of an image was unpacked from: its diff id was verified, so it stands in the place of
+    /// one that an image only claimed.
+    pub fn record_unpacked_from(&self, id: &LayerId, blob: &RemoteBlob) -> Result<(), LayerError> {
+        let now = SystemTime::now();
+        self.update_layer(id, |known| {
+            let mut record = known.unwrap_or_else(|| LayerRecord::new(now));
+            let known = record.remote.as_ref().map(|remote| &remote.descriptor.digest);
+            if known != Some(&blob.descriptor.digest) {
+                record.remote = Some(blob.clone());
+            }
+            record
+        })?;
         Ok(())
     }
 
@@ -395,10 +412,11 @@ impl Store {
                 inner.metadata.remove(Table::Unsynced, &key);
             }
         }
-        let known: std::collections::HashSet<String> = inner
-            .metadata
-            .keys(Table::Layers)
-            .map_err(fail)?
+        let ids = inner.metadata.keys(Table::Layers).map_err(fail)?;
+        if inner.restarted {
+            self.sweep_unfinished_image_layers(&ids);
+        }
+        let known: std::collections::HashSet<String> = ids
             .iter()
             .map(|id| LayerId::new(String::from_utf8_lossy(id)).folder_name())
             .collect();
@@ -418,6 +436,27 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// The record of an image layer is there before its folder, so it does not tell that the folder was finished; the
+    /// size, written after that, does. Such a folder may have reached the disk without its files and without the note
+    /// that it is suspect. It is fetched again when somebody needs it.
+    fn sweep_unfinished_image_layers(&self, ids: &[Vec<u8>]) {
+        for id in ids {
+            let Some(id) = std::str::from_utf8(id)
+                .ok()
+                .filter(|id| id.parse::<Digest>().is_ok())
+                .map(LayerId::new)
+            else {
+                continue;
+            };
+            if self.layer(&id).is_none_or(|record| record.size.is_none()) {
+                let folder = &self.inner().folder;
+                folder.discard(&folder.layers().join(id.folder_name()));
+            }
+        }
     }
 }
 

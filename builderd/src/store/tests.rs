@@ -310,6 +310,77 @@ fn remote_layers_gather_repositories_and_keep_them_when_they_are_unpacked() {
 }
 
 #[test]
+fn what_another_image_says_of_a_layer_replaces_nothing_but_what_was_verified_does() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let diff_id = digest("layer");
+    let id = LayerId::of_image(&diff_id);
+    let blob = |text: &str, repository: &str| RemoteBlob {
+        descriptor: Descriptor {
+            media_type: "application/x".into(),
+            digest: digest(text),
+            size: 7,
+        },
+        repositories: vec![repository.into()],
+    };
+    for (text, repository) in [("first", "r/a"), ("other", "r/b")] {
+        let layer = RemoteLayer {
+            diff_id: diff_id.clone(),
+            descriptor: blob(text, repository).descriptor,
+            repository: repository.into(),
+        };
+        store.record_remote_layers([layer]).unwrap();
+        assert_eq!(store.layer(&id).unwrap().remote, Some(blob("first", "r/a")));
+    }
+    store.record_unpacked_from(&id, &blob("other", "r/b")).unwrap();
+    assert_eq!(store.layer(&id).unwrap().remote, Some(blob("other", "r/b")));
+}
+
+#[test]
+fn after_a_restart_of_the_machine_only_finished_image_layers_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let layer = |text: &str| {
+        let diff_id = digest(text);
+        let id = LayerId::of_image(&diff_id);
+        let remote = RemoteLayer {
+            diff_id,
+            descriptor: Descriptor {
+                media_type: "application/x".into(),
+                digest: digest("blob"),
+                size: 7,
+            },
+            repository: "r/a".into(),
+        };
+        store.record_remote_layers([remote]).unwrap();
+        // As if the folder had reached the disk before anything was written about it.
+        std::fs::create_dir_all(store.layer_folder(&id)).unwrap();
+        id
+    };
+    let (unfinished, finished) = (layer("unfinished"), layer("finished"));
+    // Somebody was faster and was killed: who comes second completes the record.
+    let new = NewLayer {
+        size: Some(9),
+        ..NewLayer::default()
+    };
+    std::fs::write(store.layer_folder(&finished).join("file"), "").unwrap();
+    store.commit_as(store.draft().unwrap(), &finished, new).unwrap();
+    assert_eq!(store.layer(&finished).unwrap().size, Some(9));
+    assert_eq!(names(&root.path().join("state/tmp")), [""; 0]);
+    drop(store);
+    let store = open(root.path());
+    assert!(store.has_folder(&unfinished) && store.has_folder(&finished));
+    store
+        .inner()
+        .metadata
+        .put(metadata::Table::State, b"boot", *b"another");
+    drop(store);
+    let store = open(root.path());
+    assert!(!store.has_folder(&unfinished) && store.has_folder(&finished));
+    assert!(store.layer(&unfinished).unwrap().remote.is_some());
+}
+
+#[test]
 fn a_blob_is_published_only_with_the_announced_bytes() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());

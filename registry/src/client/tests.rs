@@ -222,7 +222,7 @@ async fn a_mount_asks_for_both_repositories_and_falls_back_to_an_upload() {
         mount_from: vec![base.clone()],
         progress: None,
     };
-    let source = BlobSource::remote(client.clone(), base, descriptor.clone());
+    let source = BlobSource::remote(client.clone(), vec![base], descriptor.clone());
 
     let target = registry.repository("app");
     let pushed = client

@@ -46,16 +46,26 @@ impl fmt::Debug for BlobSource {
 }
 
 impl BlobSource {
-    /// A blob of another repository, read from there while it is written here.
-    pub fn remote(client: Client, repository: Repository, descriptor: Descriptor) -> Self {
+    /// A blob of other repositories, read from the first that has it while it is written here.
+    pub fn remote(client: Client, repositories: Vec<Repository>, descriptor: Descriptor) -> Self {
         Self::Stream(Arc::new(move |offset| {
-            let (client, repository, descriptor) = (client.clone(), repository.clone(), descriptor.clone());
+            let (client, repositories, descriptor) =
+                (client.clone(), repositories.clone(), descriptor.clone());
             Box::pin(async move {
-                let reader = client
-                    .blob_from(&repository, &descriptor, offset)
-                    .await
-                    .map_err(std::io::Error::other)?;
-                Ok(reader.map_err(std::io::Error::other).boxed())
+                let mut failure = None;
+                for repository in &repositories {
+                    match client.blob_from(repository, &descriptor, offset).await {
+                        Ok(reader) => return Ok(reader.map_err(std::io::Error::other).boxed()),
+                        Err(error) => {
+                            tracing::debug!(%repository, %error, "blob not to be had here");
+                            failure.get_or_insert(error);
+                        }
+                    }
+                }
+                Err(failure.map_or_else(
+                    || std::io::Error::from(std::io::ErrorKind::NotFound),
+                    std::io::Error::other,
+                ))
             })
         }))
     }

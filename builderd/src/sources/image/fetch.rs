@@ -7,9 +7,7 @@ use registry::{Descriptor, Digest};
 
 use super::{Images, repositories};
 use crate::progress::{StatusProgress, VertexProgress};
-use crate::store::{
-    self, BlobError, Expected, KeepBlob, LayerId, LayerRecord, RemoteBlob, Snapshot, UnpackError,
-};
+use crate::store::{self, BlobError, Expected, KeepBlob, LayerId, RemoteBlob, Snapshot, UnpackError};
 
 /// Layers of one snapshot that are on their way at a time.
 const AT_ONCE: usize = 4;
@@ -68,14 +66,33 @@ impl Images {
         if self.store.has_folder(layer) {
             return Ok(());
         }
-        let Some(LayerRecord {
-            diff_id: Some(diff_id),
-            remote: Some(remote),
-            ..
-        }) = self.store.layer(layer)
-        else {
-            return Err(FetchError::Lost { layer: layer.clone() });
-        };
+        let lost = || FetchError::Lost { layer: layer.clone() };
+        let record = self.store.layer(layer).ok_or_else(lost)?;
+        let diff_id = record.diff_id.ok_or_else(lost)?;
+        let mut failure = None;
+        for blob in self.blobs_of(layer) {
+            match self.unpack(&diff_id, &blob, progress).await {
+                Ok(()) => {
+                    if let Err(error) = self.store.record_unpacked_from(layer, &blob) {
+                        tracing::warn!(%layer, %error, "the origin of a layer was not noted");
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::debug!(%layer, blob = %blob.descriptor.digest, %error, "not to be had as this blob");
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(lost))
+    }
+
+    async fn unpack(
+        &self,
+        diff_id: &Digest,
+        remote: &RemoteBlob,
+        progress: &VertexProgress,
+    ) -> Result<(), FetchError> {
         let digest = &remote.descriptor.digest;
         let unpack_failed = |source| FetchError::Unpack {
             digest: digest.clone(),
@@ -84,17 +101,17 @@ impl Images {
         if self.store.blobs().has(digest) {
             let status = progress.status(&format!("extracting {digest}"), "extract");
             self.store
-                .unpack_stored_layer(&diff_id, digest)
+                .unpack_stored_layer(diff_id, digest)
                 .await
                 .map_err(unpack_failed)?;
             status.complete();
             return Ok(());
         }
         let status = progress.status(digest.as_str(), "downloading");
-        let reader = self.open(&remote).await?;
+        let reader = self.open(remote).await?;
         let counted = counted(reader, remote.descriptor.size, status.clone()).map_err(std::io::Error::other);
         self.store
-            .unpack_layer(&diff_id, &remote.descriptor, counted, KeepBlob::No)
+            .unpack_layer(diff_id, &remote.descriptor, counted, KeepBlob::No)
             .await
             .map_err(unpack_failed)?;
         status.complete();
@@ -143,7 +160,7 @@ impl Images {
     }
 
     /// Opens a blob at the first repository that has it.
-    async fn open(&self, remote: &RemoteBlob) -> Result<BlobReader, FetchError> {
+    pub async fn open(&self, remote: &RemoteBlob) -> Result<BlobReader, FetchError> {
         let descriptor = Descriptor::new(
             &remote.descriptor.media_type,
             remote.descriptor.digest.clone(),

@@ -26,12 +26,21 @@ async fn world() -> World {
 impl World {
     /// Puts an image with one empty layer into the registry.
     fn add_image(&self, reference: &Reference, platform: &Platform) -> Descriptor {
+        self.add_image_of(reference, platform, media_type::OCI_LAYER, &EMPTY_TAR)
+    }
+
+    /// Puts an image into the registry that says that `blob` is an empty layer.
+    fn add_image_of(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        layer_type: &str,
+        blob: &[u8],
+    ) -> Descriptor {
         let repository = reference.repository();
-        let layer = self
-            .registry
-            .add_blob(repository, media_type::OCI_LAYER, EMPTY_TAR.to_vec());
+        let layer = self.registry.add_blob(repository, layer_type, blob.to_vec());
         let mut config = ImageConfig::for_platform(platform);
-        config.rootfs.diff_ids = vec![layer.digest.clone()];
+        config.rootfs.diff_ids = vec![Digest::of(&EMPTY_TAR)];
         let config = self.registry.add_blob(
             repository,
             media_type::OCI_CONFIG,
@@ -158,4 +167,80 @@ async fn a_missing_image_and_a_corrupt_layer_are_told_apart_from_other_failures(
     world.images.fetch(&image.snapshot, &progress).await.unwrap_err();
     assert!(!world.images.store().has_folder(&image.snapshot.layers()[0]));
     world.images.fetch(&image.snapshot, &progress).await.unwrap();
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_layer_is_the_blob_that_the_builds_own_image_names_whatever_others_resolved() {
+    let world = world().await;
+    let plain = world.registry.repository("plain").with_tag("1").unwrap();
+    let gzipped = world.registry.repository("gzipped").with_tag("1").unwrap();
+    let gzip = gzip(&EMPTY_TAR);
+    world.add_image(&plain, &linux("amd64"));
+    world.add_image_of(&gzipped, &linux("amd64"), media_type::OCI_LAYER_GZIP, &gzip);
+    let layer = LayerId::of_image(&Digest::of(&EMPTY_TAR));
+    let builds = [plain.clone(), gzipped, plain].map(|reference| {
+        let build = Images::new(world.images.client().clone(), world.images.store().clone());
+        (build, reference)
+    });
+    for (build, reference) in &builds {
+        build
+            .resolve(reference, &linux("amd64"), Freshness::Ask)
+            .await
+            .unwrap();
+    }
+    let digests = [Digest::of(&EMPTY_TAR), Digest::of(&gzip), Digest::of(&EMPTY_TAR)];
+    for ((build, reference), digest) in builds.iter().zip(digests) {
+        let blobs = build.blobs_of(&layer);
+        assert_eq!(blobs[0].descriptor.digest, digest);
+        assert_eq!(blobs[0].repositories, [reference.repository().to_string()]);
+    }
+    // A build that names none of them takes what is noted.
+    assert_eq!(
+        world.images.blobs_of(&layer)[0].descriptor.digest,
+        Digest::of(&EMPTY_TAR)
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_claims_anothers_layer_harms_only_itself() {
+    let world = world().await;
+    let honest = world.registry.repository("honest").with_tag("1").unwrap();
+    let liar = world.registry.repository("liar").with_tag("1").unwrap();
+    let (gzip, forged) = (gzip(&EMPTY_TAR), gzip(&[0; 2048]));
+    world.add_image_of(&honest, &linux("amd64"), media_type::OCI_LAYER_GZIP, &gzip);
+    world.add_image_of(&liar, &linux("amd64"), media_type::OCI_LAYER_GZIP, &forged);
+    let layer = LayerId::of_image(&Digest::of(&EMPTY_TAR));
+    let progress = Progress::default().internal_vertex("fetch");
+    let build = || Images::new(world.images.client().clone(), world.images.store().clone());
+
+    let deceived = build();
+    let image = deceived
+        .resolve(&liar, &linux("amd64"), Freshness::Ask)
+        .await
+        .unwrap();
+    deceived.fetch(&image.snapshot, &progress).await.unwrap_err();
+    let next = build();
+    let image = next
+        .resolve(&honest, &linux("amd64"), Freshness::Ask)
+        .await
+        .unwrap();
+    assert_eq!(next.blobs_of(&layer)[0].descriptor.digest, Digest::of(&gzip));
+    next.fetch(&image.snapshot, &progress).await.unwrap();
+    // What was verified is what everybody is told from now on.
+    let record = world.images.store().layer(&layer).unwrap();
+    assert_eq!(record.remote.unwrap().descriptor.digest, Digest::of(&gzip));
+    // Also where one build uses both.
+    let both = build();
+    for reference in [&liar, &honest] {
+        both.resolve(reference, &linux("amd64"), Freshness::Ask)
+            .await
+            .unwrap();
+    }
+    assert_eq!(both.blobs_of(&layer)[0].descriptor.digest, Digest::of(&gzip));
 }

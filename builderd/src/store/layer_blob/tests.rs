@@ -63,7 +63,10 @@ async fn a_layer_becomes_a_sorted_tar_with_the_marks_of_image_layers() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
     let layer = store.commit(rich(&store), NewLayer::default()).unwrap();
-    let blob = store.layer_blob(&layer, Compression::default()).await.unwrap();
+    let blob = store
+        .layer_blob(&layer, Compression::default(), None)
+        .await
+        .unwrap();
     let entries = entries(&store, &blob);
     let paths: Vec<_> = entries
         .iter()
@@ -132,7 +135,7 @@ async fn unpacking_and_packing_again_gives_the_same_layer() {
         CompressionKind::Gzip,
         CompressionKind::Zstd,
     ] {
-        let blob = store.layer_blob(&layer, compression(kind)).await.unwrap();
+        let blob = store.layer_blob(&layer, compression(kind), None).await.unwrap();
         let unpacked = store
             .unpack_stored_layer(&blob.diff_id, &blob.descriptor.digest)
             .await
@@ -144,7 +147,7 @@ async fn unpacking_and_packing_again_gives_the_same_layer() {
         fs::remove_dir(store.layer_folder(&unpacked).parent().unwrap()).unwrap();
         let again = store.commit(draft, NewLayer::default()).unwrap();
         assert_eq!(
-            store.layer_blob(&again, compression(kind)).await.unwrap(),
+            store.layer_blob(&again, compression(kind), None).await.unwrap(),
             blob,
             "{kind:?}"
         );
@@ -164,7 +167,7 @@ async fn a_file_shared_with_another_layer_is_no_hard_link() {
         let layer = store.commit(draft, NewLayer::default()).unwrap();
         blobs.push(
             store
-                .layer_blob(&layer, compression(CompressionKind::Uncompressed))
+                .layer_blob(&layer, compression(CompressionKind::Uncompressed), None)
                 .await
                 .unwrap(),
         );
@@ -181,7 +184,12 @@ async fn all_who_ask_at_once_get_the_same_blob() {
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (store, layer) = (store.clone(), layer.clone());
-        asking.spawn(async move { store.layer_blob(&layer, Compression::default()).await.unwrap() });
+        asking.spawn(async move {
+            store
+                .layer_blob(&layer, Compression::default(), None)
+                .await
+                .unwrap()
+        });
     }
     let blobs = asking.join_all().await;
     assert!(blobs.iter().all(|blob| *blob == blobs[0]));
@@ -239,7 +247,7 @@ async fn a_layer_of_an_image_is_given_as_it_came() {
     };
     for kind in [CompressionKind::Gzip, CompressionKind::Zstd] {
         assert_eq!(
-            store.layer_blob(&layer, compression(kind)).await.unwrap(),
+            store.layer_blob(&layer, compression(kind), None).await.unwrap(),
             expected
         );
     }
@@ -249,13 +257,13 @@ async fn a_layer_of_an_image_is_given_as_it_came() {
     };
     assert_eq!(
         store
-            .layer_blob(&layer, forced(CompressionKind::Gzip))
+            .layer_blob(&layer, forced(CompressionKind::Gzip), None)
             .await
             .unwrap(),
         expected
     );
     let error = store
-        .layer_blob(&layer, forced(CompressionKind::Zstd))
+        .layer_blob(&layer, forced(CompressionKind::Zstd), None)
         .await
         .unwrap_err();
     assert!(matches!(error, LayerBlobError::Absent { .. }), "{error}");
@@ -265,7 +273,7 @@ async fn a_layer_of_an_image_is_given_as_it_came() {
         .await
         .unwrap();
     let zstd = store
-        .layer_blob(&layer, forced(CompressionKind::Zstd))
+        .layer_blob(&layer, forced(CompressionKind::Zstd), None)
         .await
         .unwrap();
     assert_eq!((&zstd.diff_id, &zstd.remote), (&diff_id, &None));
@@ -282,7 +290,7 @@ async fn what_cannot_be_packed_is_named() {
     let store = store(root.path());
     let unknown = LayerId::new("unknown");
     let error = store
-        .layer_blob(&unknown, Compression::default())
+        .layer_blob(&unknown, Compression::default(), None)
         .await
         .unwrap_err();
     assert!(matches!(error, LayerBlobError::Unknown { layer } if layer == unknown));
@@ -291,7 +299,7 @@ async fn what_cannot_be_packed_is_named() {
     xattr::set(draft.upper().join("moved"), "trusted.overlay.redirect", b"/old").unwrap();
     let layer = store.commit(draft, NewLayer::default()).unwrap();
     let error = store
-        .layer_blob(&layer, Compression::default())
+        .layer_blob(&layer, Compression::default(), None)
         .await
         .unwrap_err();
     assert!(matches!(
@@ -303,12 +311,12 @@ async fn what_cannot_be_packed_is_named() {
     fs::write(draft.upper().join("a"), "1").unwrap();
     let layer = store.commit(draft, NewLayer::default()).unwrap();
     store
-        .layer_blob(&layer, compression(CompressionKind::Gzip))
+        .layer_blob(&layer, compression(CompressionKind::Gzip), None)
         .await
         .unwrap();
     fs::write(store.layer_folder(&layer).join("a"), "2").unwrap();
     let error = store
-        .layer_blob(&layer, compression(CompressionKind::Zstd))
+        .layer_blob(&layer, compression(CompressionKind::Zstd), None)
         .await
         .unwrap_err();
     assert!(matches!(error, LayerBlobError::Changed { .. }), "{error}");
