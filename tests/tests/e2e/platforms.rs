@@ -1,14 +1,18 @@
 //! Platforms that run, platforms that do not, and what is said about them.
 
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Duration;
 
 use tests::daemon::{self, Daemon};
 use tests::needs::{Need, given};
-use tests::process::Ended;
+use tests::process::{Ended, Running};
 use tests::programs;
+use tests::waiting::wait_until;
 use tests::world::World;
 
 const NEEDS: [Need; 3] = [Need::Root, Need::Registry, Need::BusyBox];
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn each_platform_gets_what_its_own_programs_say() {
@@ -93,41 +97,67 @@ fn a_platform_that_nobody_knows_is_refused_by_name() {
         .said(&["linux/sparc64"]);
 }
 
+/// A daemon on a machine without any handlers but those that a script registers; the current builder is for it.
+struct OtherMachine {
+    _daemon: Running,
+    _folder: tempfile::TempDir,
+}
+
+impl OtherMachine {
+    fn start(world: &World, script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && {script} && exec \"$@\"");
+        let plain = daemon::command(folder.path(), &["--executor".to_owned(), "native".to_owned()]);
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "--propagation=private"]);
+        command.args(["sh", "-c", &script, "sh"]);
+        command.arg(plain.get_program()).args(plain.get_args());
+        let mut daemon = Running::start(&mut command, &folder.path().join("builderd.log"));
+        let socket = daemon::socket(folder.path());
+        wait_until("the daemon to listen", LIMIT, || {
+            assert!(daemon.ended().is_none(), "{}", daemon.log());
+            UnixStream::connect(&socket).is_ok()
+        });
+        let address = format!("unix://{}", socket.display());
+        let arguments = [
+            "create", "--use", "--name", "other", "--driver", "remote", &address,
+        ];
+        world.trimaran(&arguments).succeeded();
+        Self {
+            _daemon: daemon,
+            _folder: folder,
+        }
+    }
+}
+
+#[test]
+fn a_weak_handler_of_somebody_else_is_named() {
+    if !given(&NEEDS) || !given(&[Need::Qemu, Need::OwnHandlers]) {
+        return;
+    }
+    let world = World::new();
+    // As Debian's package registers it: without C.
+    let magic = r"\x7fELF\x02\x02\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x16";
+    let mask = r"\xff\xff\xff\xff\xff\xff\xff\xfc\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff";
+    let handler = format!(":qemu-s390x:M::{magic}:{mask}:/usr/bin/qemu-s390x-static:OPF");
+    let register = format!("printf %s '{handler}' > /proc/sys/fs/binfmt_misc/register");
+    let _other = OtherMachine::start(&world, &register);
+    world.trimaran(&["inspect", "other"]).succeeded().said(&[
+        "handler qemu-s390x",
+        "registered by somebody else, flags POF only",
+        "without C set-uid programs do not change user",
+        "binfmt --install s390x",
+    ]);
+}
+
 #[test]
 fn a_missing_emulator_is_named_before_the_first_step_with_what_helps() {
     if !given(&NEEDS) || !given(&[Need::Qemu, Need::OwnHandlers]) {
         return;
     }
     let world = World::new();
-    let folder = tempfile::tempdir().unwrap();
-    // A machine of its own for this daemon: no handler is registered, and the emulator is not there.
-    let script = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc \
-        && mount --bind /dev/null /usr/bin/qemu-s390x-static && exec \"$@\"";
-    let plain = daemon::command(folder.path(), &["--executor".to_owned(), "native".to_owned()]);
-    let mut command = Command::new("unshare");
-    command.args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "--propagation=private",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ]);
-    command.arg(plain.get_program()).args(plain.get_args());
-    let log = folder.path().join("builderd.log");
-    let _daemon = tests::process::Running::start(&mut command, &log);
-    let socket = daemon::socket(folder.path());
-    tests::waiting::wait_until("the daemon to listen", std::time::Duration::from_secs(30), || {
-        std::os::unix::net::UnixStream::connect(&socket).is_ok()
-    });
-    let address = format!("unix://{}", socket.display());
-    world
-        .trimaran(&[
-            "create", "--use", "--name", "bare", "--driver", "remote", &address,
-        ])
-        .succeeded();
+    let hidden = "mount --bind /dev/null /usr/bin/qemu-s390x-static";
+    let _other = OtherMachine::start(&world, hidden);
 
     let context = world.context(
         "context",
@@ -189,13 +219,9 @@ fn a_daemon_that_starts_registers_what_is_missing() {
     let _daemon = Daemon::start(folder.path(), &["--executor", "native"]);
     let probed = Ended::of(Command::new(programs::ours("binfmt")).arg("--version")).succeeded();
     assert!(probed.stdout.starts_with("binfmt "), "{probed}");
-    tests::waiting::wait_until(
-        "the emulators to be registered",
-        std::time::Duration::from_secs(10),
-        || {
-            Ended::of(&mut Command::new(programs::ours("binfmt")))
-                .stdout
-                .contains("linux/arm64")
-        },
-    );
+    wait_until("the emulators to be registered", LIMIT, || {
+        Ended::of(&mut Command::new(programs::ours("binfmt")))
+            .stdout
+            .contains("linux/arm64")
+    });
 }
