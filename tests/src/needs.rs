@@ -60,9 +60,9 @@ impl Need {
         }
     }
 
-    /// Programs of others that are compared with where they are, but are no part of a set-up.
+    /// What no set-up brings: programs of others to compare with, and a newer kernel.
     fn is_optional(self) -> bool {
-        matches!(self, Self::Buildx | Self::Buildkitd)
+        matches!(self, Self::Buildx | Self::Buildkitd | Self::OwnHandlers)
     }
 }
 

@@ -80,10 +80,12 @@ pub(crate) fn with_kernel(test: &str, body: impl FnOnce(&World)) {
         .into_iter()
         .find(|handler| handler.recognises(&machine.magic()));
     if let Some(handler) = taken {
-        return skip(
-            test,
-            &format!("the machine has a handler for mips64, {}", handler.name),
+        // Nobody can set this right: a daemon on the machine may have registered it.
+        eprintln!(
+            "skipped: {test}: the machine has a handler for mips64, {}",
+            handler.name
         );
+        return;
     }
     body(&World {
         emulators,
