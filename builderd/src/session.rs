@@ -11,7 +11,7 @@ mod registry_credentials;
 mod secret;
 mod services;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transfers;
 
 pub use group::Group;

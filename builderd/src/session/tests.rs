@@ -31,9 +31,20 @@ type Received = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// What a client got.
 #[derive(Clone, Default)]
-struct Client {
+pub(crate) struct Client {
     received: Received,
     has_it_already: bool,
+    /// Is told of each file that begins, none of which is read.
+    stalls: Option<mpsc::Sender<()>>,
+}
+
+impl Client {
+    pub(crate) fn that_stalls(stalls: mpsc::Sender<()>) -> Self {
+        Self {
+            stalls: Some(stalls),
+            ..Self::default()
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -60,6 +71,10 @@ impl FileSend for Client {
         if self.has_it_already {
             return Err(Status::already_exists("have it"));
         }
+        if let Some(stalls) = &self.stalls {
+            stalls.send(()).await.ok();
+            std::future::pending::<()>().await;
+        }
         let exporter = headers::value(request.metadata(), headers::EXPORTER_ID).unwrap_or_default();
         let digest =
             headers::value(request.metadata(), "exporter-md-containerimage.digest").unwrap_or_default();
@@ -80,7 +95,7 @@ impl FileSend for Client {
 }
 
 /// Opens a session for `client` and keeps it open until the returned task ends.
-async fn open(sessions: &Arc<Sessions>, id: &str, client: Client) -> tokio::task::JoinHandle<()> {
+pub(crate) async fn open(sessions: &Arc<Sessions>, id: &str, client: Client) -> tokio::task::JoinHandle<()> {
     let mut metadata = MetadataMap::new();
     headers::append(&mut metadata, headers::SESSION_ID, [id]).unwrap();
     headers::append(&mut metadata, headers::SESSION_SHARED_KEY, ["key"]).unwrap();

@@ -1,8 +1,20 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use registry::client::{Anonymous, Config};
+
+use super::super::Target;
 use super::walk::{listed, merged};
 use super::*;
+use crate::progress::Progress;
+use crate::session::Sessions;
+use crate::session::tests::{Client, open};
+use crate::sources::image::Images;
+use crate::store::{NewLayer, Store};
 
 /// Two layers: the upper one replaces a file, removes nothing, and adds links.
 fn layers(folder: &Path) -> Vec<PathBuf> {
@@ -117,4 +129,61 @@ async fn a_tarball_holds_all_files_with_their_content_links_and_modes() {
         ]
     );
     assert_eq!(found[1].3, 0o4755);
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_keep_nobody_else_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state")).unwrap();
+    let draft = store.draft().unwrap();
+    // More than connections hold.
+    let file = std::fs::File::create(draft.upper().join("file")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    let layer = store.commit(draft, NewLayer::default()).unwrap();
+    let target = Target {
+        id: "linux/amd64".to_owned(),
+        platform: registry::Platform::new("linux", "amd64", ""),
+        snapshot: [layer].into_iter().collect(),
+        config: None,
+        base_config: None,
+        epoch: None,
+    };
+    let results = Results {
+        targets: vec![target],
+        multi_platform: false,
+        build_info: None,
+        metadata: BTreeMap::new(),
+    };
+    let sessions = Sessions::new();
+    let (stalls, mut began) = mpsc::channel(1);
+    let _client = open(&sessions, "slow", Client::that_stalls(stalls)).await;
+    let images = Images::new(
+        registry::Client::new(Config::default(), Arc::new(Anonymous)),
+        store.clone(),
+    );
+    let progress = Progress::default();
+    let context = Context {
+        images: &images,
+        sessions: &sessions.group(["slow"]),
+        progress: &progress,
+        number: 0,
+    };
+    let vertex = progress.internal_vertex("export");
+    let attributes = BTreeMap::new();
+    // As many as there is room for in the pool that all builds share, and one more.
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let exports = (0..(2 * cores).max(4) + 1).map(|_| to_tar(&attributes, &results, &context, &vertex));
+    let mut exports = exports.collect::<FuturesUnordered<_>>();
+    let count = exports.len();
+    let others = async {
+        for _ in 0..count {
+            began.recv().await.unwrap();
+        }
+        store.pool().run(|| ()).await.unwrap();
+    };
+    let others = tokio::time::timeout(Duration::from_secs(20), others);
+    tokio::select! {
+        done = others => done.expect("the others are not kept waiting"),
+        ended = exports.next() => panic!("nobody read, but an export ended: {ended:?}"),
+    }
 }
