@@ -31,6 +31,7 @@ use rustix::process::Signal;
 
 use super::protocol::{self, Frames, Reply, Request};
 use super::step::Stream;
+use devices::Nodes;
 use housing::Housing;
 use launch::Running;
 
@@ -80,7 +81,13 @@ fn connect(arguments: &Arguments) -> io::Result<UnixStream> {
 }
 
 fn serve(arguments: &Arguments, stream: UnixStream) -> ExitCode {
-    let housing = match Housing::prepare(&arguments.state, &arguments.scratch) {
+    // Among its own namespaces is none that would keep the machine's devices from steps; containers have a cgroup for it.
+    let nodes = if arguments.own_namespaces {
+        Nodes::OnlyInDev
+    } else {
+        Nodes::Anywhere
+    };
+    let housing = match Housing::prepare(&arguments.state, &arguments.scratch, nodes) {
         Ok(housing) => housing,
         Err(error) => return fail(stream, error.text()),
     };
@@ -115,6 +122,7 @@ struct Runner {
 enum Waited {
     Daemon,
     Output(u64, Stream),
+    Report(u64),
     End(u64),
 }
 
@@ -133,6 +141,11 @@ impl Runner {
                         }
                     }
                     Waited::Output(id, stream) => self.forward(id, stream, &mut chunk)?,
+                    Waited::Report(id) => {
+                        if let Some(step) = self.steps.get_mut(&id) {
+                            step.take_report();
+                        }
+                    }
                     Waited::End(id) => self.finish(id, &mut chunk)?,
                 }
             }
@@ -148,6 +161,10 @@ impl Runner {
                     waited.push(Waited::Output(id, stream));
                     set.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
                 }
+            }
+            if let Some(report) = &step.report {
+                waited.push(Waited::Report(id));
+                set.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
             }
             waited.push(Waited::End(id));
             set.push(PollFd::new(step.process.as_fd(), PollFlags::POLLIN));

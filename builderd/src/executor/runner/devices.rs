@@ -1,9 +1,14 @@
 //! /dev of a step, as `docker build` has it: six devices, pseudo terminals, shared memory, message queues, links.
+//!
+//! A step may make a node of any device, and images bring some along. Where no device cgroup keeps it from using them,
+//! all that it can reach is mounted so that no device can be opened there, and its six devices are mounts of their own.
 
+use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, chmodat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::mount::MountAttrFlags;
 
 use super::mounting::{self, Doing, NOSUID_NODEV_NOEXEC, SetupError};
@@ -29,17 +34,49 @@ const LINKS: [(&str, &str); 6] = [
 
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
-pub(super) fn furnish(root: BorrowedFd<'_>, shm_size: Option<u64>) -> Result<(), SetupError> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+/// Where a step can open device nodes, its own or an image's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nodes {
+    /// A device cgroup says which devices those may be, or all are allowed.
+    Anywhere,
+    OnlyInDev,
+}
+
+impl Nodes {
+    /// What every mount of a step gets.
+    pub(super) fn attributes(self) -> MountAttrFlags {
+        match self {
+            Self::Anywhere => MountAttrFlags::empty(),
+            Self::OnlyInDev => MountAttrFlags::MOUNT_ATTR_NODEV,
+        }
+    }
+}
+
+/// Returns the null device of this very /dev, to read from: what the step does to its standard input stays within it.
+/// `memory` is a folder for files of the step that it sees only where they are mounted.
+pub(super) fn furnish(
+    root: BorrowedFd<'_>,
+    memory: &Path,
+    shm_size: Option<u64>,
+    usable: Nodes,
+) -> Result<OwnedFd, SetupError> {
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME | usable.attributes();
     let dev = mounting::new_mount(
         "tmpfs",
         &[("source", "tmpfs"), ("mode", "0755"), ("size", "65536k")],
         attributes,
     )
     .doing(|| "mounting /dev".into())?;
-    nodes(dev.as_fd()).doing(|| "making devices".into())?;
+    names(dev.as_fd()).doing(|| "making links in /dev".into())?;
+    if usable == Nodes::Anywhere {
+        nodes(dev.as_fd()).doing(|| "making devices".into())?;
+    }
     let target = mounting::resolve(root, "dev").doing(|| "finding /dev".into())?;
     mounting::attach(dev.as_fd(), target.as_fd()).doing(|| "mounting /dev".into())?;
+    if usable == Nodes::OnlyInDev {
+        mount_nodes(dev.as_fd(), &memory.join("dev")).doing(|| "mounting devices".into())?;
+    }
 
     let shm_size = shm_size.unwrap_or(DEFAULT_SHM_SIZE).to_string();
     let pts_attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -70,6 +107,22 @@ pub(super) fn furnish(root: BorrowedFd<'_>, shm_size: Option<u64>) -> Result<(),
             .and_then(place)
             .doing(|| format!("mounting /dev/{folder}"))?;
     }
+    openat(&dev, "null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| "opening /dev/null".into())
+}
+
+/// Mounts nodes made in `folder`, each by itself.
+fn mount_nodes(dev: BorrowedFd<'_>, folder: &Path) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    nodes(mounting::refer(folder)?.as_fd())?;
+    for (name, ..) in DEVICES {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let target = openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
+        mounting::bind(
+            mounting::refer(&folder.join(name))?.as_fd(),
+            target.as_fd(),
+            false,
+        )?;
+    }
     Ok(())
 }
 
@@ -86,6 +139,10 @@ fn nodes(dev: BorrowedFd<'_>) -> io::Result<()> {
         // The node was made under our umask.
         chmodat(dev, name, everybody, rustix::fs::AtFlags::empty())?;
     }
+    Ok(())
+}
+
+fn names(dev: BorrowedFd<'_>) -> io::Result<()> {
     for (to, name) in LINKS {
         symlinkat(to, dev, name)?;
     }

@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::devices::Nodes;
 use super::mounting::{self, Doing, SetupError};
 use super::proc_files::{self, Hierarchy};
 use super::{files, seccomp};
@@ -34,8 +35,8 @@ pub(super) struct Housing {
     pub(super) empty: PathBuf,
     /// The null device, to cover files with.
     pub(super) null: PathBuf,
-    /// The null device, to read from.
-    pub(super) input: OwnedFd,
+    /// Where steps that are not insecure can open device nodes.
+    pub(super) nodes: Nodes,
     pub(super) filter: Vec<libc::sock_filter>,
     pub(super) hierarchy: Hierarchy,
     /// The sandbox's own resolver configuration, good for every step that shares its network.
@@ -43,7 +44,7 @@ pub(super) struct Housing {
 }
 
 impl Housing {
-    pub(super) fn prepare(state: &Path, scratch: &Path) -> Result<Self, SetupError> {
+    pub(super) fn prepare(state: &Path, scratch: &Path, nodes: Nodes) -> Result<Self, SetupError> {
         let filter = seccomp::default_filter().ok_or_else(|| {
             SetupError::new(
                 "choosing the seccomp filter",
@@ -52,7 +53,6 @@ impl Housing {
         })?;
         let resolv_conf = files::read_resolver_configuration();
         let hierarchy = Hierarchy::of_this_machine();
-        let input = fs::File::open("/dev/null").doing(|| "opening /dev/null".into())?;
 
         nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
             .doing(|| "making a mount namespace".into())?;
@@ -103,7 +103,7 @@ impl Housing {
             sys,
             empty,
             null,
-            input: input.into(),
+            nodes,
             filter,
             hierarchy,
             resolv_conf,

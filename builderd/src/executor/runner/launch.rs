@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, chown};
@@ -17,12 +17,14 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 use rustix::thread::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::devices::Nodes;
 use super::housing::Housing;
 use super::identity::{self, Identity};
 use super::mounting::{self, Doing, SetupError};
 use super::proc_files::{self, Cover};
 use super::volumes::{self, Targets};
 use super::{capabilities, devices, files, network, overlay, sys};
+use crate::executor::protocol::MAX_FRAME;
 use crate::executor::step::{ExitStatus, NetworkMode, SecurityMode, Step, Stream};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,7 +43,9 @@ pub(super) struct Running {
     pub(super) process: OwnedFd,
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
-    report: OwnedFd,
+    /// Readable when the child reports, and when it is through with that.
+    pub(super) report: Option<OwnedFd>,
+    reported: Vec<u8>,
     upper: Option<PathBuf>,
     /// Keeps the step's mounts until its end was told: taking them down takes the kernel half a millisecond that
     /// nobody needs to wait for. Absent before Linux 6.11.
@@ -61,18 +65,38 @@ impl Running {
         self.mounts.take()
     }
 
+    /// Takes in some of what the child reported; false when there is no more, or not yet. The pipe holds little, so
+    /// the child would wait for ever for a reader that waits for its end.
+    pub(super) fn take_report(&mut self) -> bool {
+        let mut chunk = [0; 4096];
+        match self
+            .report
+            .as_ref()
+            .map(|pipe| rustix::io::read(pipe, &mut chunk))
+        {
+            Some(Ok(count @ 1..)) if self.reported.len() < MAX_FRAME => {
+                self.reported.extend_from_slice(&chunk[..count]);
+                true
+            }
+            Some(Err(rustix::io::Errno::AGAIN)) => false,
+            _ => {
+                self.report = None;
+                false
+            }
+        }
+    }
+
     /// Collects how it ended and removes the mount points that it left.
-    pub(super) fn finish(self) -> Result<ExitStatus, String> {
+    pub(super) fn finish(mut self) -> Result<ExitStatus, String> {
         let status = match rustix::process::waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED)
         {
             Ok(Some(status)) => status,
             Ok(None) => return Err("its process has not ended".into()),
             Err(error) => return Err(format!("waiting for its process: {error}")),
         };
-        let mut report = Vec::new();
         // What cannot be read was never written: the child was killed before.
-        let _unreported = fs::File::from(self.report).read_to_end(&mut report);
-        for entry in serde_json::Deserializer::from_slice(&report).into_iter::<Report>() {
+        while self.take_report() {}
+        for entry in serde_json::Deserializer::from_slice(&self.reported).into_iter::<Report>() {
             match entry {
                 Ok(Report::Made(paths)) => {
                     if let Some(upper) = &self.upper {
@@ -107,18 +131,15 @@ pub(super) fn start(housing: &Housing, step: &Step) -> Result<Running, SetupErro
                 process,
                 stdout: Some(stdout),
                 stderr: Some(stderr),
-                report,
+                report: Some(report),
+                reported: Vec::new(),
                 upper,
                 mounts,
             })
         }
         None => {
             let mut report = fs::File::from(report_writer);
-            let streams = [
-                housing.input.as_fd(),
-                stdout_writer.as_fd(),
-                stderr_writer.as_fd(),
-            ];
+            let streams = [stdout_writer.as_fd(), stderr_writer.as_fd()];
             let Err(error) = become_program(housing, step, streams, &mut report);
             tell(&mut report, &Report::Failed(error.text()));
             sys::exit_now(1)
@@ -137,7 +158,7 @@ fn tell(report: &mut fs::File, entry: &Report) {
 fn become_program(
     housing: &Housing,
     step: &Step,
-    streams: [BorrowedFd<'_>; 3],
+    [stdout, stderr]: [BorrowedFd<'_>; 2],
     report: &mut fs::File,
 ) -> Result<std::convert::Infallible, SetupError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
@@ -148,13 +169,13 @@ fn become_program(
     if step.network == NetworkMode::None {
         network::bring_loopback_up().doing(|| "bringing loopback up".into())?;
     }
-    let made = build_root(housing, step, hostname)?;
+    let (made, stdin) = build_root(housing, step, hostname)?;
     if !made.is_empty() {
         tell(report, &Report::Made(made));
     }
     enter(&housing.root).doing(|| "entering the root".into())?;
 
-    connect(streams).doing(|| "connecting its output".into())?;
+    connect([stdin.as_fd(), stdout, stderr]).doing(|| "connecting its output".into())?;
     limit(step)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let identity = identity::find(&step.user)
@@ -167,8 +188,9 @@ fn become_program(
     execute(step, &identity)
 }
 
-/// Overlay, /proc, /sys, /dev, the files about names, then the step's own mounts. Returns the mount points it made.
-fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<Vec<PathBuf>, SetupError> {
+/// Overlay, /proc, /sys, /dev, the files about names, then the step's own mounts. Returns the mount points it made, and
+/// the step's standard input.
+fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<(Vec<PathBuf>, OwnedFd), SetupError> {
     let memory = mounting::new_mount(
         "tmpfs",
         &[("source", "tmpfs"), ("mode", "0700")],
@@ -190,14 +212,15 @@ fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<Vec<Path
         .doing(|| "mounting its root".into())?;
     let root = mounting::refer(&housing.root).doing(|| "opening its root".into())?;
 
-    let cover = if step.security == SecurityMode::Insecure {
-        Cover::Open
-    } else {
-        Cover::Covered
+    let (cover, usable) = match step.security {
+        SecurityMode::Insecure => (Cover::Open, Nodes::Anywhere),
+        SecurityMode::Sandbox => (Cover::Covered, housing.nodes),
     };
+    mounting::set_attributes(root.as_fd(), usable.attributes(), false)
+        .doing(|| "closing its root to devices".into())?;
     proc_files::furnish_proc(root.as_fd(), housing, cover)?;
     proc_files::place_sys(root.as_fd(), housing, cover, step.network == NetworkMode::None)?;
-    devices::furnish(root.as_fd(), step.shm_size)?;
+    let stdin = devices::furnish(root.as_fd(), &housing.memory, step.shm_size, usable)?;
 
     let mut targets = Targets::new(root.as_fd());
     for (name, contents) in [
@@ -212,8 +235,8 @@ fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<Vec<Path
             })
             .doing(|| format!("placing /etc/{name}"))?;
     }
-    volumes::mount_all(&step.mounts, &mut targets, &housing.memory, &spare)?;
-    Ok(targets.into_made())
+    volumes::mount_all(&step.mounts, &mut targets, &housing.memory, &spare, usable)?;
+    Ok((targets.into_made(), stdin))
 }
 
 fn enter(root: &Path) -> io::Result<()> {

@@ -66,7 +66,8 @@ fn over(
 
 fn mask(target: BorrowedFd<'_>, null: BorrowedFd<'_>, empty: BorrowedFd<'_>) -> io::Result<()> {
     let is_folder = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(target)?.st_mode).is_dir();
-    mounting::bind(if is_folder { empty } else { null }, target, is_folder)
+    // Read-only, or its mode could be changed for all steps of the sandbox.
+    mounting::bind(if is_folder { empty } else { null }, target, true)
 }
 
 /// Covers the folders of a sysfs and mounts the sandbox's own cgroups, read-only.

@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, unlinkat};
 use rustix::mount::MountAttrFlags;
 
+use super::devices::Nodes;
 use super::mounting::{self, Doing, SetupError};
 use super::overlay;
 use crate::executor::step::{Mount, Source};
@@ -231,17 +232,24 @@ pub(super) fn mount_all(
     targets: &mut Targets<'_>,
     memory: &Path,
     spare: &Path,
+    usable: Nodes,
 ) -> Result<(), SetupError> {
     let mut order: Vec<(usize, &Mount)> = mounts.iter().enumerate().collect();
     order.sort_by_key(|(_, mount)| plain_names(&mount.destination).len());
     for (index, mount) in order {
         let own = memory.join(index.to_string());
-        mount_one(mount, targets, &own, spare).doing(|| format!("mounting {}", mount.destination))?;
+        mount_one(mount, targets, &own, spare, usable).doing(|| format!("mounting {}", mount.destination))?;
     }
     Ok(())
 }
 
-fn mount_one(mount: &Mount, targets: &mut Targets<'_>, own: &Path, spare: &Path) -> io::Result<()> {
+fn mount_one(
+    mount: &Mount,
+    targets: &mut Targets<'_>,
+    own: &Path,
+    spare: &Path,
+    usable: Nodes,
+) -> io::Result<()> {
     let (copy, kind) = match &mount.source {
         Source::Snapshot { files, selector } => {
             fs::create_dir(own)?;
@@ -282,8 +290,12 @@ fn mount_one(mount: &Mount, targets: &mut Targets<'_>, own: &Path, spare: &Path)
             Kind::File,
         ),
     };
+    let mut attributes = usable.attributes();
     if mount.read_only {
-        mounting::set_attributes(copy.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    if !attributes.is_empty() {
+        mounting::set_attributes(copy.as_fd(), attributes, false)?;
     }
     mounting::attach(copy.as_fd(), targets.find(&mount.destination, kind)?.as_fd())
 }

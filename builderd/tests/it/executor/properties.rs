@@ -1,6 +1,8 @@
 //! What holds for a step, whoever started its sandbox.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use builderd::executor::ExecutorError;
 use builderd::executor::step::{
@@ -18,10 +20,13 @@ pub(super) async fn all(bench: &Bench) {
     insecurity(bench).await;
     names(bench).await;
     devices(bench).await;
+    devices_of_the_machine(bench).await;
+    standard_input(bench).await;
     networks(bench).await;
     folders(bench).await;
     mounts(bench).await;
     traces(bench).await;
+    many_mount_points(bench).await;
     kills(bench).await;
     many_layers(bench).await;
 }
@@ -152,7 +157,7 @@ async fn confinement(bench: &Bench) {
 
 async fn insecurity(bench: &Bench) {
     let mut step = bench
-        .shell("mount -t tmpfs x /tmp && grep CapEff /proc/self/status && grep Seccomp: /proc/self/status");
+        .shell("mknod /zero c 1 5 && head -c 1 /zero >/var/x && mount -t tmpfs x /tmp && grep CapEff /proc/self/status && grep Seccomp: /proc/self/status");
     step.security = SecurityMode::Insecure;
     let ran = bench.run(step).await;
     if let Err(StepError::Sandbox(ExecutorError::Engine { source, .. })) = &ran.status
@@ -223,6 +228,97 @@ async fn devices(bench: &Bench) {
         Some("1"),
         "the step is PID 1"
     );
+}
+
+async fn devices_of_the_machine(bench: &Bench) {
+    // Disks of virtual machines have this number; whether there is one is not asked before the refusal.
+    let node = |folder: &Path| {
+        let device = rustix::fs::makedev(254, 0);
+        let path = folder.join("disk");
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::BlockDevice,
+            mode,
+            device,
+        )
+        .unwrap();
+    };
+    let (layer, other, cache) = (
+        bench.folder("layer-"),
+        bench.folder("other-"),
+        bench.folder("cache-"),
+    );
+    for folder in [&layer, &other, &cache] {
+        node(folder);
+    }
+    let snapshot = |selector: &str, writable| Source::Snapshot {
+        files: if writable {
+            bench.over(vec![other.clone()])
+        } else {
+            FileSystem {
+                lowers: vec![other.clone()],
+                writable: None,
+            }
+        },
+        selector: selector.into(),
+    };
+    let places = [
+        "/disk",
+        "/made",
+        "/dev/made",
+        "/cache/disk",
+        "/cache/made",
+        "/read/disk",
+        "/write/disk",
+        "/write/made",
+        "/file",
+    ];
+    let mut step = bench.shell(&format!(
+        "for made in /made /dev/made /cache/made /write/made; do mknod $made b 254 0 || exit 1; done
+         for disk in {}; do head -c 1 $disk 2>&1; done",
+        places.join(" ")
+    ));
+    step.root = bench.over(vec![bench.base.clone(), layer]);
+    step.mounts = [
+        (
+            "/cache",
+            Source::Folder {
+                path: cache,
+                selector: String::new(),
+            },
+        ),
+        ("/read", snapshot("", false)),
+        ("/write", snapshot("", true)),
+        ("/file", snapshot("disk", false)),
+    ]
+    .map(|(destination, source)| Mount {
+        destination: destination.into(),
+        source,
+        read_only: false,
+    })
+    .to_vec();
+    let ran = bench.run(step).await;
+    let refused = ran
+        .stdout
+        .lines()
+        .filter(|line| line.ends_with("not permitted") || line.ends_with("ermission denied"))
+        .count();
+    assert_eq!(refused, places.len(), "{ran:?}");
+}
+
+async fn standard_input(bench: &Bench) {
+    let machine = || fs::metadata("/dev/null").unwrap().permissions().mode();
+    let before = machine();
+    let modes = "stat -c %a /dev/null /proc/keys";
+    let others = bench.sh(modes).await;
+    let ran = bench
+        .sh("busybox chmod 667 /dev/stdin && stat -c %a /dev/null; busybox chmod 667 /proc/keys 2>&1 | grep -o ead-only")
+        .await;
+    assert_eq!(ran.text(), "667\nead-only", "{ran:?}");
+    assert_eq!(machine(), before);
+    assert_eq!(bench.sh(modes).await.text(), others.text());
 }
 
 async fn networks(bench: &Bench) {
@@ -362,6 +458,25 @@ async fn traces(bench: &Bench) {
         "/:\nbusybox\ndev\netc\nproc\nsys\n\n/etc:\nhosts\nresolv.conf"
     );
     assert_eq!(ran.changes(), [""; 0]);
+}
+
+/// What is made in place, not as a stub, is told to the runner while the step starts.
+async fn many_mount_points(bench: &Bench) {
+    let linked = bench.folder("linked-");
+    std::os::unix::fs::symlink("/real", linked.join("link")).unwrap();
+    fs::create_dir(linked.join("real")).unwrap();
+    let mut step = bench.shell("ls /real | wc -l");
+    step.root = bench.over(vec![bench.base.clone(), linked]);
+    step.mounts = (0..400)
+        .map(|number| Mount {
+            destination: format!("/link/{number:0>250}"),
+            source: Source::Tmpfs { size: None },
+            read_only: false,
+        })
+        .collect();
+    let ran = bench.run(step).await;
+    assert_eq!(ran.text(), "400");
+    assert_eq!(ran.changes(), ["real"]);
 }
 
 async fn kills(bench: &Bench) {
