@@ -142,6 +142,12 @@ struct Idle {
 
 impl Executor {
     pub fn new(config: Config) -> Self {
+        // Nobody else uses the state folder, and nothing of ours was started yet.
+        if let Err(error) = std::fs::remove_dir_all(&config.run)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %config.run.display(), "cannot remove folders of an earlier life");
+        }
         let shared = Shared {
             config,
             backend: OnceCell::new(),
@@ -220,13 +226,13 @@ impl Executor {
         if !lock(&self.shared.idle).is_empty() || self.shared.refilling.swap(true, Ordering::AcqRel) {
             return;
         }
-        let shared = Arc::clone(&self.shared);
+        let refilling = Refilling(Arc::clone(&self.shared));
         self.spawn(async move {
+            let shared = &refilling.0;
             match shared.start(Place::default()).await {
                 Ok(sandbox) => shared.keep(sandbox),
                 Err(error) => tracing::debug!(%error, "cannot make a spare sandbox ready"),
             }
-            shared.refilling.store(false, Ordering::Release);
         });
     }
 
@@ -253,22 +259,30 @@ impl Executor {
     }
 }
 
+/// Holds while a spare sandbox is in the making, however that ends.
+struct Refilling(Arc<Shared>);
+
+impl Drop for Refilling {
+    fn drop(&mut self) {
+        self.0.refilling.store(false, Ordering::Release);
+    }
+}
+
 impl Shared {
     async fn backend(&self) -> Result<&Backend, ExecutorError> {
         self.backend.get_or_try_init(|| self.choose()).await
     }
 
     async fn choose(&self) -> Result<Backend, ExecutorError> {
-        // Nobody else uses the state folder, and nothing of ours was started yet.
-        if let Err(error) = std::fs::remove_dir_all(&self.config.run) {
-            tracing::debug!(%error, "no folders of an earlier life to remove");
-        }
         if self.config.choice == Choice::Native {
             return Ok(Backend::Native);
         }
         match self.docker().await {
             Ok(docker) => Ok(Backend::Docker(Box::new(docker))),
-            Err(error) if self.config.choice == Choice::Auto => {
+            // Anything else may pass, and what is chosen here is chosen for good.
+            Err(error @ (ExecutorError::NoEngine(_) | ExecutorError::Unseen(_)))
+                if self.config.choice == Choice::Auto =>
+            {
                 tracing::info!(reason = %error, "steps run without a container engine");
                 Ok(Backend::Native)
             }
@@ -353,15 +367,21 @@ impl Sandboxes {
         output: impl FnMut(Stream, Bytes) + Send,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, StepError> {
+        let Some(sandbox) = cancel.run_until_cancelled(self.sandbox(&step)).await else {
+            return Err(StepError::Cancelled);
+        };
+        sandbox?.run(step, output, cancel).await
+    }
+
+    async fn sandbox(&self, step: &Step) -> Result<&Sandbox, ExecutorError> {
         let place = match self.executor.shared.backend().await? {
             // The runner shares the daemon's network and has all its rights already.
             Backend::Native => Place::default(),
-            Backend::Docker(_) => Place::of(&step),
+            Backend::Docker(_) => Place::of(step),
         };
-        let sandbox = self.started[place.index()]
+        self.started[place.index()]
             .get_or_try_init(|| self.executor.take(place))
-            .await?;
-        sandbox.run(step, output, cancel).await
+            .await
     }
 }
 

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bollard::models::{
     ContainerCreateBody, ContainerSummaryStateEnum, HostConfig, HostConfigLogConfig, Mount, MountType,
@@ -21,10 +20,10 @@ use bollard::query_parameters::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
-use super::sandbox::{Keeper, Sandbox};
+use super::sandbox::{Keeper, READY_DEADLINE, Sandbox};
 use super::{Config, ExecutorError, Place, text};
 
 const LABEL: &str = "dev.trimaran.sandbox";
@@ -36,7 +35,6 @@ const SOCKET: &str = "runner";
 const STILLBORN_AFTER: i64 = 300;
 /// Seconds after which the image of another version is no longer kept for the daemons that may use it.
 const IMAGE_KEPT: i64 = 24 * 60 * 60;
-const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// To mount, and to bring up loopback. Not SYS_RESOURCE, which an engine may itself be without: limits above the
 /// engine's own are refused to steps.
@@ -65,7 +63,12 @@ impl Docker {
             .map_err(no_engine)?
             .negotiate_version()
             .await
-            .map_err(no_engine)?;
+            .map_err(|error| match error {
+                // Somebody is there, only not well.
+                bollard::errors::Error::DockerResponseServerError { .. }
+                | bollard::errors::Error::RequestTimeoutError => engine("agree on a version")(error),
+                error => no_engine(error),
+            })?;
         let state = visible_state(&engine, &config.state).await?;
         // Daemons in containers may all know their state folder by the same name: the engine knows which is which.
         let owner = match &state.source {
@@ -100,12 +103,36 @@ impl Docker {
         ));
         let id = started
             .await
-            .map_err(|panic| ExecutorError::Lost(panic.to_string()))??;
-        let container = Container { id: id.clone() };
-        let mut ended = std::pin::pin!(self.engine.wait_container(&id, None));
-        let stream = tokio::select! {
-            accepted = listener.accept() => accepted.map_err(ExecutorError::Socket)?.0,
-            end = ended.next() => return Err(match end {
+            .map_err(|panic| ExecutorError::Lost(panic.to_string()))?
+            .map_err(|error| match error {
+                // The state folder is on another machine than the engine.
+                ExecutorError::Engine { source, .. } if is_missing_source(&source) => {
+                    ExecutorError::Unseen(config.state.clone())
+                }
+                error => error,
+            })?;
+        let keeper = Keeper::Container(Container { id: id.clone() }, scratch);
+        let connected = match self.runner_of(config, &id, &listener).await {
+            Ok(stream) => Sandbox::connect(stream, keeper).await,
+            Err(error) => Err(error),
+        };
+        if connected.is_err() {
+            remove(&self.engine, &id).await;
+        }
+        connected
+    }
+
+    /// Waits until the runner in a container connects.
+    async fn runner_of(
+        &self,
+        config: &Config,
+        id: &str,
+        listener: &UnixListener,
+    ) -> Result<UnixStream, ExecutorError> {
+        let mut ended = std::pin::pin!(self.engine.wait_container(id, None));
+        tokio::select! {
+            accepted = listener.accept() => Ok(accepted.map_err(ExecutorError::Socket)?.0),
+            end = ended.next() => Err(match end {
                 // The runner says so when it cannot reach the socket, that is: when the folder is another one there.
                 Some(Err(bollard::errors::Error::DockerContainerWaitError { code: 1, .. })) => {
                     ExecutorError::Unseen(config.state.clone())
@@ -114,12 +141,8 @@ impl Docker {
                 Some(Err(error)) => engine("run a container")(error),
                 None => ExecutorError::Unseen(config.state.clone()),
             }),
-            () = tokio::time::sleep(READY_DEADLINE) => {
-                remove(&self.engine, &id).await;
-                return Err(ExecutorError::Late);
-            }
-        };
-        Sandbox::connect(stream, Keeper::Container(container, scratch)).await
+            () = tokio::time::sleep(READY_DEADLINE) => Err(ExecutorError::Late),
+        }
     }
 
     fn container(&self, config: &Config, scratch: &Path, place: Place) -> ContainerCreateBody {
@@ -160,6 +183,11 @@ impl Docker {
             ..ContainerCreateBody::default()
         }
     }
+}
+
+fn is_missing_source(error: &bollard::errors::Error) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 400, message }
+        if message.contains("bind source path does not exist"))
 }
 
 async fn create_and_start(
@@ -230,7 +258,9 @@ async fn sweep(docker: &bollard::Docker, daemon: &str) -> Result<(), ExecutorErr
                 status_code: 404 | 409,
                 ..
             }) => {}
-            Err(error) => return Err(engine("remove a container")(error)),
+            Err(error) => {
+                tracing::warn!(%error, container = id, "cannot remove a sandbox of an earlier life")
+            }
         }
     }
     Ok(())

@@ -24,6 +24,9 @@ use super::step::{ExitStatus, SecurityMode, Step, StepError, Stream};
 /// How long a killed step may take to disappear before its sandbox is given up.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a sandbox may take to start, and then to greet.
+pub(super) const READY_DEADLINE: Duration = Duration::from_secs(30);
+
 enum Event {
     Output(Stream, Bytes),
     Exit(Result<ExitStatus, String>),
@@ -56,7 +59,7 @@ impl Sandbox {
     pub(super) async fn connect(stream: UnixStream, keeper: Keeper) -> Result<Self, ExecutorError> {
         let (mut reader, mut writer) = stream.into_split();
         let mut frames = Frames::default();
-        greet(&mut reader, &mut frames).await?;
+        greeted_within(READY_DEADLINE, &mut reader, &mut frames).await?;
         let steps = Steps::default();
         let broken = Arc::new(AtomicBool::new(false));
         let (requests, mut outgoing) = mpsc::channel::<Vec<u8>>(64);
@@ -186,6 +189,16 @@ impl Drop for Running<'_> {
     }
 }
 
+async fn greeted_within(
+    deadline: Duration,
+    reader: &mut OwnedReadHalf,
+    frames: &mut Frames,
+) -> Result<(), ExecutorError> {
+    tokio::time::timeout(deadline, greet(reader, frames))
+        .await
+        .unwrap_or(Err(ExecutorError::Late))
+}
+
 async fn greet(reader: &mut OwnedReadHalf, frames: &mut Frames) -> Result<(), ExecutorError> {
     loop {
         match frames.next_reply().map_err(lost)? {
@@ -237,4 +250,21 @@ fn lost(error: impl std::fmt::Display) -> ExecutorError {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runner_that_never_greets_is_given_up() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut reader, _writer) = ours.into_split();
+        let mut frames = Frames::default();
+        let mute = greeted_within(Duration::from_millis(20), &mut reader, &mut frames).await;
+        assert!(matches!(mute, Err(ExecutorError::Late)), "{mute:?}");
+        drop(theirs);
+        let gone = greeted_within(Duration::from_secs(60), &mut reader, &mut frames).await;
+        assert!(matches!(gone, Err(ExecutorError::Lost(_))), "{gone:?}");
+    }
 }

@@ -5,9 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use builderd::executor::step::{Mount, Source};
-use builderd::executor::{Choice, Executor};
-use tokio::io::AsyncReadExt;
+use builderd::executor::step::{Mount, NetworkMode, Source};
+use builderd::executor::{Choice, Executor, ExecutorError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, skipped};
@@ -116,6 +116,105 @@ async fn leftovers_in_the_engine_are_removed_at_the_next_start() {
         !all.contains(&left) && all.contains(&foreign),
         "left: {left}, foreign: {foreign}, all: {all}"
     );
+}
+
+#[tokio::test]
+async fn folders_of_an_earlier_life_are_removed() {
+    let state = tempfile::tempdir().unwrap();
+    let left = state.path().join("run/sandbox-left");
+    fs::create_dir_all(left.join("deep")).unwrap();
+    let _executor = Executor::new(super::config(state.path(), Choice::Native));
+    assert!(!left.exists());
+}
+
+#[tokio::test]
+async fn what_is_cancelled_while_it_starts_leaves_no_container() {
+    if skipped(Choice::Docker) {
+        return;
+    }
+    let bench = Bench::new(Choice::Docker);
+    bench.executor.warm().await.unwrap();
+    let step = || {
+        let mut step = bench.shell("true");
+        // No sandbox that waits serves this.
+        step.network = NetworkMode::Host;
+        step
+    };
+    // Given up at every stage of making and starting a container.
+    let starts = (0..8).map(async |number| {
+        let sandboxes = bench.executor.sandboxes();
+        let never = CancellationToken::new();
+        let start = sandboxes.run(step(), |_, _| (), &never);
+        let _given_up = tokio::time::timeout(Duration::from_millis(15 * number), start).await;
+    });
+    futures::future::join_all(starts).await;
+    assert_eq!(bench.run(step()).await.code(), 0);
+    let label = format!("label=dev.trimaran.sandbox={}", bench.path().display());
+    let gone = async {
+        // One waits, one is that of the step above.
+        while docker(&["ps", "-aq", "--filter", &label]).await.lines().count() > 2 {}
+    };
+    tokio::time::timeout(DEADLINE, gone)
+        .await
+        .expect("all others end");
+    assert_eq!(
+        docker(&["ps", "-aq", "--filter", &label, "--filter", "status=created"]).await,
+        ""
+    );
+    bench.executor.shut_down().await;
+}
+
+/// In a program of its own, as the engine's address is an environment variable.
+#[tokio::test]
+async fn an_ailing_engine_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("engine");
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "executor::lives::daemon_of_an_ailing_engine",
+        ])
+        .env("DOCKER_HOST", format!("unix://{}", socket.display()))
+        .env(ROLE, &socket)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+#[ignore = "a role of this program, not a test"]
+async fn daemon_of_an_ailing_engine() {
+    let Some(socket) = std::env::var_os(ROLE) else {
+        return;
+    };
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let engine = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let answer =
+                b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+            stream.write_all(answer).await.unwrap();
+        }
+    };
+    let state = tempfile::tempdir().unwrap();
+    let executor = Executor::new(super::config(state.path(), Choice::Auto));
+    let first = tokio::select! {
+        first = executor.name() => first,
+        () = engine => unreachable!("it serves for ever"),
+    };
+    assert!(
+        matches!(first, Err(ExecutorError::Engine { .. })),
+        "an engine that is there is not given up: {first:?}"
+    );
+    fs::remove_file(&socket).unwrap();
+    drop(listener);
+    assert_eq!(executor.name().await.unwrap(), "native");
 }
 
 async fn docker(arguments: &[&str]) -> String {
