@@ -109,7 +109,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         let solver = daemon.solver.clone();
         solver.platforms().offered(solver.store().pool()).await;
         if let Err(error) = executor.warm().await {
-            tracing::warn!("no step can run: {}", crate::solver::chain(&error));
+            tracing::warn!("no step can run: {}", proto::chain(&error));
         }
     });
 

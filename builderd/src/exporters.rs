@@ -15,6 +15,7 @@ mod push;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use proto::chain;
 use registry::Platform;
 
 pub use attributes::ImageOptions;
@@ -177,18 +178,6 @@ async fn image(
         _ => {}
     }
     Ok(response)
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

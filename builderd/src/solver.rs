@@ -20,7 +20,7 @@ use std::sync::Arc;
 use binfmt::Emulators;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use error::{Failure, SolveError, chain};
+pub use error::{Failure, SolveError};
 pub use export::ExportRequest;
 pub use frontend::BuildRequest;
 pub use job::{Entitlements, Job};

@@ -4,9 +4,12 @@
 //! points at come before it. Exit codes are those of buildx.
 
 use proto::errdefs::{self, Detail, Source};
+use proto::message;
 use tonic::Code;
 
 use crate::output;
+
+pub use proto::chain;
 
 const FAILURE: u8 = 1;
 const INTERNAL: u8 = 100;
@@ -37,14 +40,6 @@ impl From<tonic::Status> for BuildFailed {
 #[error("failed to build: failed to solve: Canceled: context canceled")]
 pub struct Interrupted;
 
-/// An ordinary failure of a build has the code `Unknown`; any other is worth naming.
-fn message(status: &tonic::Status) -> String {
-    match status.code() {
-        Code::Unknown | Code::Ok => status.message().to_owned(),
-        code => format!("{code:?}: {}", status.message()),
-    }
-}
-
 /// Prints the failure and says how to exit.
 pub fn report(error: &anyhow::Error) -> u8 {
     if let Some(failed) = error.downcast_ref::<BuildFailed>() {
@@ -65,7 +60,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
             }
         }
     }
-    output::note(&format!("ERROR: {}", anyhow_chain(error)));
+    output::note(&format!("ERROR: {}", chain(error.as_ref())));
     exit_code(error)
 }
 
@@ -144,42 +139,6 @@ pub fn excerpt(source: &Source) -> String {
     }
     excerpt.push_str("--------------------\n");
     excerpt
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = one(error);
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        push(&mut text, &one(error));
-        cause = error.source();
-    }
-    text
-}
-
-fn anyhow_chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for error in error.chain() {
-        push(&mut text, &one(error));
-    }
-    text
-}
-
-/// Wrappers of other crates repeat their cause: what is said already is not said again.
-fn push(text: &mut String, next: &str) {
-    if text.is_empty() {
-        text.push_str(next);
-    } else if !text.ends_with(next) {
-        text.push_str(": ");
-        text.push_str(next);
-    }
-}
-
-fn one(error: &(dyn std::error::Error + 'static)) -> String {
-    match error.downcast_ref::<tonic::Status>() {
-        Some(status) => message(status),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! The `.proto` files are written from a description of the interface, with every field that peers may send.
 //! Maps are `BTreeMap`, so that encoding is deterministic; `bytes` fields are [`bytes::Bytes`].
 
+mod causes;
 pub mod frames;
 pub mod headers;
 pub mod transfer;
 pub mod tunnel;
+
+pub use causes::{chain, message};
 
 #[expect(
     clippy::all,

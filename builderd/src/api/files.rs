@@ -168,7 +168,7 @@ fn absent(path: &str, error: &ViewError) -> Status {
     if error.is_not_found() {
         not_found(path)
     } else {
-        Status::unknown(crate::solver::chain(error))
+        Status::unknown(proto::chain(error))
     }
 }
 

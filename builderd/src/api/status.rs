@@ -21,8 +21,8 @@ pub(super) fn of_solve(error: &SolveError) -> Status {
 }
 
 /// Of anything else that goes wrong in a build.
-pub(super) fn of_failure(error: &dyn std::error::Error) -> Status {
-    Status::unknown(crate::solver::chain(error))
+pub(super) fn of_failure(error: &(dyn std::error::Error + 'static)) -> Status {
+    Status::unknown(proto::chain(error))
 }
 
 pub(super) fn of_session(error: &SessionError) -> Status {
@@ -30,7 +30,7 @@ pub(super) fn of_session(error: &SessionError) -> Status {
         SessionError::NoId => Code::InvalidArgument,
         _ => Code::Unknown,
     };
-    Status::new(code, crate::solver::chain(error))
+    Status::new(code, proto::chain(error))
 }
 
 pub(super) fn of_start(error: &StartError) -> Status {

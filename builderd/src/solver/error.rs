@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use proto::chain;
 use proto::errdefs::{self, Detail};
 use proto::pb;
 
@@ -121,16 +122,4 @@ fn excerpt(range: &SourceRange) -> errdefs::Source {
             })
             .collect(),
     }
-}
-
-/// An error with all its causes on one line, outermost first.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

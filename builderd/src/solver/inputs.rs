@@ -133,7 +133,7 @@ impl Job {
                 })
             }
             Err(error) => {
-                progress.fail(&super::chain(&error));
+                progress.fail(&proto::chain(&error));
                 Err(error)
             }
         }

@@ -174,7 +174,7 @@ impl Job {
                 Err(SolveError::Canceled)
             }
             Err(error) => {
-                progress.fail(&super::error::chain(&error));
+                progress.fail(&proto::chain(&error));
                 let failure = Failure {
                     vertex: vertex.digest.clone(),
                     name: vertex.name.clone(),

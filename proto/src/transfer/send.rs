@@ -78,7 +78,7 @@ where
         // Dropping the tasks does not end blocking work, but the closed stream does.
         let reason = Packet {
             r#type: PacketType::PacketErr.into(),
-            data: Bytes::from(chain(&error)),
+            data: Bytes::from(crate::chain(&error)),
             ..Packet::default()
         };
         tokio::select! {
@@ -241,14 +241,4 @@ fn fill(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
