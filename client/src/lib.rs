@@ -12,6 +12,7 @@ mod daemon;
 mod docker;
 pub mod drivers;
 pub mod error;
+pub mod format;
 mod imagetools;
 mod instance;
 mod output;
