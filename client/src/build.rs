@@ -1,13 +1,23 @@
-//! A build, seen from the client: flags become a request, a session serves what the daemon asks for, the answer becomes
-//! files and exit codes.
+//! Builds, seen from the client: flags become requests, a session serves what a daemon asks for, the answers become files
+//! and exit codes.
 //!
-//! [`request`] knows flags and attributes, [`outputs`] where results go, [`session`] what the daemon may ask of us,
-//! [`solve`] runs it all, [`metadata`] writes down what came out.
+//! [`invocation`] is the way in for commands: it shows how [`run`] builds many targets on many [`nodes`]. [`request`] knows
+//! flags and attributes, [`parts`] what one node does of it, [`outputs`] where results go, [`session`] what a daemon may
+//! ask of us, [`solve`] runs one build, [`metadata`] writes down what came out.
 
+mod bridge;
 pub mod context;
+pub mod invocation;
+mod links;
+mod merge;
 pub mod metadata;
+pub mod nodes;
 pub mod outputs;
+mod parts;
+mod refs;
 pub mod request;
+pub mod run;
 mod session;
+mod shared;
 pub mod solve;
 mod values;

@@ -19,7 +19,7 @@ pub const INTERRUPTED: u8 = 130;
 
 /// A build that the daemon could not finish.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to build: failed to solve: {}", message(.status))]
+#[error("failed to solve: {}", message(.status))]
 pub struct BuildFailed {
     pub status: Box<tonic::Status>,
     /// The Dockerfile's path as the user knows it; the daemon knows only its name.
@@ -37,7 +37,7 @@ impl From<tonic::Status> for BuildFailed {
 
 /// The user ended the command.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to build: failed to solve: Canceled: context canceled")]
+#[error("failed to solve: Canceled: context canceled")]
 pub struct Interrupted;
 
 /// Prints the failure and says how to exit.
@@ -193,17 +193,12 @@ mod tests {
             (failed(Code::ResourceExhausted), 102),
             (failed(Code::Cancelled), 130),
             (Interrupted.into(), 130),
+            (failed(Code::Internal).context("failed to build"), 100),
             (anyhow::anyhow!("other"), 1),
         ] {
             assert_eq!(exit_code(&error), code, "{error}");
         }
-        assert_eq!(
-            failed(Code::Unknown).to_string(),
-            "failed to build: failed to solve: x"
-        );
-        assert_eq!(
-            failed(Code::NotFound).to_string(),
-            "failed to build: failed to solve: NotFound: x"
-        );
+        assert_eq!(failed(Code::Unknown).to_string(), "failed to solve: x");
+        assert_eq!(failed(Code::NotFound).to_string(), "failed to solve: NotFound: x");
     }
 }

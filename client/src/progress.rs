@@ -5,6 +5,7 @@
 //! and not the memory. Progress goes to standard error: standard output is for data.
 
 mod plain;
+mod relay;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub use relay::Relay;
 pub use status::{Status, Vertex, VertexStatus};
 pub use tty::Paint;
 

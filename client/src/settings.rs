@@ -65,6 +65,14 @@ impl Settings {
         }
     }
 
+    /// Where buildx keeps its own state: `$BUILDX_CONFIG`, else the folder `buildx` of the Docker configuration.
+    pub fn buildx_folder(&self) -> PathBuf {
+        match self.get("BUILDX_CONFIG") {
+            Some(folder) => PathBuf::from(folder),
+            None => self.docker_config_folder().join("buildx"),
+        }
+    }
+
     /// A builder named by the environment.
     pub fn builder(&self) -> Option<&str> {
         self.get("TRIMARAN_BUILDER")

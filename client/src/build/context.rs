@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use sha2::Digest as _;
 
 /// The attributes that describe them, and the folders that the session offers.
 #[derive(Debug, Default)]
@@ -18,11 +19,37 @@ pub struct Inputs {
     _scratch: Option<tempfile::TempDir>,
 }
 
+/// What a frontend must know for named contexts, or hand on to one that does.
+const NAMED_CONTEXTS: &str = "moby.buildkit.frontend.contexts+forward";
 /// Nobody writes one this long; what is this long is something else.
 const LARGEST_DOCKERFILE: u64 = 16 << 20;
 
-pub fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::Result<Inputs> {
+/// What flags say about inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub context: &'a str,
+    pub file: Option<&'a str>,
+    /// The Dockerfile itself.
+    pub inline: Option<&'a str>,
+    /// `NAME=TARGET`
+    pub named: &'a [String],
+}
+
+/// Where the Dockerfile is.
+enum Dockerfile<'a> {
+    Inline(&'a str),
+    StandardInput,
+    File(Option<&'a str>),
+}
+
+pub fn resolve(request: &Request<'_>) -> anyhow::Result<Inputs> {
     let mut inputs = Inputs::default();
+    let (context, file) = (request.context, request.file);
+    let dockerfile = match (request.inline, file) {
+        (Some(text), _) => Dockerfile::Inline(text),
+        (None, Some("-")) => Dockerfile::StandardInput,
+        (None, file) => Dockerfile::File(file),
+    };
     if context == "-" {
         ensure!(
             file != Some("-"),
@@ -35,12 +62,13 @@ pub fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::R
         from_standard_input(&mut inputs)?;
     } else if is_remote(context) {
         inputs.attributes.insert("context".to_owned(), context.to_owned());
-        match file {
-            Some("-") => from_standard_input(&mut inputs)?,
-            Some(file) => {
+        match dockerfile {
+            Dockerfile::Inline(text) => from_text(&mut inputs, text.as_bytes())?,
+            Dockerfile::StandardInput => from_standard_input(&mut inputs)?,
+            Dockerfile::File(Some(file)) => {
                 inputs.attributes.insert("filename".to_owned(), file.to_owned());
             }
-            None => {}
+            Dockerfile::File(None) => {}
         }
         if inputs.folders.contains_key("dockerfile") {
             inputs
@@ -57,12 +85,13 @@ pub fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::R
             "unable to prepare context: path \"{context}\" must be a directory"
         );
         inputs.folders.insert("context".to_owned(), folder.to_owned());
-        match file {
-            Some("-") => from_standard_input(&mut inputs)?,
-            file => from_file(&mut inputs, folder, file)?,
+        match dockerfile {
+            Dockerfile::Inline(text) => from_text(&mut inputs, text.as_bytes())?,
+            Dockerfile::StandardInput => from_standard_input(&mut inputs)?,
+            Dockerfile::File(file) => from_file(&mut inputs, folder, file)?,
         }
     }
-    for value in named {
+    for value in request.named {
         let (name, target) = value
             .split_once('=')
             .with_context(|| format!("invalid context value: {value}, expected key=value"))?;
@@ -110,6 +139,10 @@ fn from_standard_input(inputs: &mut Inputs) -> anyhow::Result<()> {
         !is_archive(&text),
         "an archive on standard input is not supported as a context: unpack it, and name the folder"
     );
+    from_text(inputs, &text)
+}
+
+fn from_text(inputs: &mut Inputs, text: &[u8]) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("making a folder for the Dockerfile")?;
     std::fs::write(scratch.path().join("Dockerfile"), text).context("writing the Dockerfile")?;
     inputs
@@ -147,7 +180,14 @@ fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Resul
             "build context {name}={target}: oci-layout is not supported, push it to a registry and use docker-image://"
         );
     }
-    if is_remote(target) || target.starts_with("docker-image://") {
+    inputs
+        .attributes
+        .insert("frontend.caps".to_owned(), NAMED_CONTEXTS.to_owned());
+    if is_remote(target)
+        || ["docker-image://", "target:"]
+            .iter()
+            .any(|start| target.starts_with(start))
+    {
         inputs.attributes.insert(key, target.to_owned());
         return Ok(());
     }
@@ -163,8 +203,20 @@ fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Resul
         name.to_owned()
     };
     inputs.attributes.insert(key, format!("local:{local}"));
+    inputs
+        .attributes
+        .insert(format!("sharedkey:localdir:{name}"), shared_key(folder));
     inputs.folders.insert(local, folder.to_owned());
     Ok(())
+}
+
+/// Stable for one folder of one machine.
+pub fn shared_key(folder: &Path) -> String {
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let mut hash = sha2::Sha256::new();
+    hash.update(folder.as_os_str().as_encoded_bytes());
+    hash.update(std::fs::read("/etc/machine-id").unwrap_or_default());
+    hex::encode(hash.finalize())[..32].to_owned()
 }
 
 /// A Git repository or an archive that the daemon fetches by itself.
@@ -177,6 +229,15 @@ fn is_remote(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn resolve(context: &str, file: Option<&str>, named: &[String]) -> anyhow::Result<Inputs> {
+        super::resolve(&Request {
+            context,
+            file,
+            inline: None,
+            named,
+        })
+    }
 
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();

@@ -12,8 +12,10 @@ use sha2::Digest as _;
 
 use super::context::{self, Inputs};
 use super::outputs::{self, Output, Shorthands};
+use super::parts::Part;
 use super::session::Offer;
 use super::values::{self, SecretSource};
+use crate::csv;
 use crate::platforms;
 use crate::settings::Settings;
 use crate::size;
@@ -43,6 +45,15 @@ pub struct Flags {
     pub cgroup_parent: Option<String>,
     pub allow: Vec<String>,
     pub secrets: Vec<String>,
+    pub cache_from: Vec<String>,
+    pub cache_to: Vec<String>,
+    pub ssh: Vec<String>,
+    /// `type=provenance,…` or `type=sbom,…`.
+    pub attests: Vec<String>,
+    /// The Dockerfile itself; nothing is read from the context then.
+    pub dockerfile_inline: Option<String>,
+    /// Only built because another target uses it: no output is missed.
+    pub linked: bool,
 }
 
 /// A build that has been checked as far as is possible without a daemon.
@@ -54,6 +65,7 @@ pub struct Plan {
     pub folders: BTreeMap<String, PathBuf>,
     pub secrets: BTreeMap<String, SecretSource>,
     pub platforms: Vec<Platform>,
+    pub cache: control::CacheOptions,
     /// Keeps what the inputs need until the build is over.
     pub inputs: Inputs,
 }
@@ -63,6 +75,7 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 impl Plan {
     pub fn new(flags: &Flags, settings: &Settings) -> anyhow::Result<Self> {
+        refuse_unsupported(flags)?;
         let mut build_args = values::build_args(&flags.build_args, settings);
         if let Some(epoch) = settings.get(EPOCH) {
             build_args
@@ -94,7 +107,12 @@ impl Plan {
             "docker exporter does not currently support exporting manifest lists: choose one platform, or use type=oci or --push"
         );
 
-        let mut inputs = context::resolve(&flags.context, flags.file.as_deref(), &flags.build_contexts)?;
+        let mut inputs = context::resolve(&context::Request {
+            context: &flags.context,
+            file: flags.file.as_deref(),
+            inline: flags.dockerfile_inline.as_deref(),
+            named: &flags.build_contexts,
+        })?;
         let mut attributes = std::mem::take(&mut inputs.attributes);
         let mut set = |name: &str, value: String| {
             attributes.insert(name.to_owned(), value);
@@ -159,16 +177,17 @@ impl Plan {
             folders,
             secrets,
             platforms,
+            cache: caches(flags)?,
             inputs,
         })
     }
 
     /// What the session offers to the daemon.
-    pub fn offer(&self, settings: &Settings, credentials: DockerConfig) -> Offer {
+    pub fn offer(&self, part: &Part, settings: &Settings, credentials: DockerConfig) -> Offer {
         Offer {
             folders: self.folders.clone(),
             secrets: self.secrets.clone(),
-            destinations: self
+            destinations: part
                 .outputs
                 .iter()
                 .map(|output| output.destination.clone())
@@ -180,7 +199,7 @@ impl Plan {
     }
 
     /// Stable for one folder of one user on one machine: the daemon compares with what it was sent before.
-    fn shared_key(&self, settings: &Settings) -> String {
+    pub fn shared_key(&self, settings: &Settings) -> String {
         let Some(folder) = self.folders.get("context") else {
             return String::new();
         };
@@ -192,8 +211,8 @@ impl Plan {
         format!("context:{}", &hex::encode(hash.finalize())[..32])
     }
 
-    pub fn solve_request(&self, reference: &str, session: &str) -> SolveRequest {
-        let exporters: Vec<control::Exporter> = self
+    pub fn solve_request(&self, part: &Part, reference: &str, session: &str) -> SolveRequest {
+        let exporters: Vec<control::Exporter> = part
             .outputs
             .iter()
             .map(|output| control::Exporter {
@@ -206,16 +225,44 @@ impl Plan {
             r#ref: reference.to_owned(),
             session: session.to_owned(),
             frontend: FRONTEND.to_owned(),
-            frontend_attrs: self.attributes.clone(),
+            frontend_attrs: part.attributes.clone(),
             entitlements: self.entitlements.clone(),
             // Daemons that know no list of exporters read the first one here.
             exporter_deprecated: first.r#type,
             exporter_attrs_deprecated: first.attrs,
             exporters,
-            cache: Some(control::CacheOptions::default()),
+            cache: Some(self.cache.clone()),
             ..SolveRequest::default()
         }
     }
+}
+
+/// What would be wrong to leave out silently.
+fn refuse_unsupported(flags: &Flags) -> anyhow::Result<()> {
+    ensure!(
+        flags.ssh.is_empty(),
+        "--ssh is not supported yet: use --secret with a key or token"
+    );
+    for attest in &flags.attests {
+        let fields = csv::fields(attest)?;
+        let has = |wanted: &str| fields.iter().any(|field| field == wanted);
+        // Asking for no attestation is asking for what is done anyway.
+        if has("disabled=true") || has("disabled=1") {
+            continue;
+        }
+        let kind = fields.iter().find_map(|field| field.strip_prefix("type="));
+        let kind = kind.unwrap_or("provenance");
+        bail!("--attest type={kind} is not supported yet: build without it or with --{kind}=false");
+    }
+    Ok(())
+}
+
+fn caches(flags: &Flags) -> anyhow::Result<control::CacheOptions> {
+    Ok(control::CacheOptions {
+        imports: values::caches(&flags.cache_from)?,
+        exports: values::caches(&flags.cache_to)?,
+        ..control::CacheOptions::default()
+    })
 }
 
 fn platforms(flags: &Flags, settings: &Settings) -> anyhow::Result<Vec<Platform>> {

@@ -9,13 +9,14 @@ use std::time::Duration;
 use proto::control::{SolveRequest, StatusRequest};
 use rand::Rng as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::session::{self, Offer, Tasks};
 use crate::daemon;
 use crate::error::{BuildFailed, Interrupted};
-use crate::progress;
+use crate::progress::{self, Relay};
 
 /// How long the status stream may be silent after the build is over.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
@@ -33,67 +34,79 @@ pub fn new_id() -> String {
         .collect()
 }
 
-pub async fn run(
-    channel: Channel,
-    request: SolveRequest,
-    offer: Offer,
-    progress: progress::Sender,
-) -> anyhow::Result<Response> {
-    let tasks = Tasks::default();
-    // However this ends, no task of the session outlives it.
-    let outcome = run_with(channel, request, offer, progress, &tasks).await;
-    tasks.cancel();
-    outcome
+/// One build on one daemon.
+#[derive(Debug)]
+pub struct Build {
+    pub channel: Channel,
+    pub request: SolveRequest,
+    pub offer: Offer,
+    pub relay: Relay,
+    /// Ends the build as Ctrl-C does: another one has failed.
+    pub stop: CancellationToken,
 }
 
-async fn run_with(
-    channel: Channel,
-    request: SolveRequest,
-    offer: Offer,
-    progress: progress::Sender,
-    tasks: &Tasks,
-) -> anyhow::Result<Response> {
-    let session_id = request.session.clone();
-    let session = session::serve(channel.clone(), &session_id, offer, tasks);
-    let build = build(channel, request, progress);
-    tokio::pin!(session);
-    tokio::pin!(build);
-    let outcome = tokio::select! {
-        outcome = &mut build => outcome,
-        ended = &mut session => {
-            // A daemon that ends the session gives the reason as the outcome of the build, if it still can.
-            tokio::time::timeout(SESSION_PATIENCE, &mut build).await.unwrap_or_else(|_| {
-                let reason = ended.err().unwrap_or_else(|| Status::unavailable("the daemon ended the session"));
-                Err(BuildFailed::from(reason).into())
-            })
-        }
-    };
-    let response = outcome?;
-    // The daemon has sent everything; our side may still be writing it.
-    tasks
-        .finish()
-        .await
-        .map_err(|reason| BuildFailed::from(Status::unknown(reason)))?;
-    Ok(response)
+impl Build {
+    /// Runs the build to its end. `steer` drives it from our side; a build that needs no driving is ready at once.
+    pub async fn run(self, steer: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Response> {
+        let tasks = Tasks::default();
+        // However this ends, no task of the session outlives it.
+        let outcome = self.run_with(&tasks, steer).await;
+        tasks.cancel();
+        outcome
+    }
+
+    async fn run_with(
+        self,
+        tasks: &Tasks,
+        steer: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Response> {
+        let session_id = self.request.session.clone();
+        let session = session::serve(self.channel.clone(), &session_id, self.offer, tasks);
+        let build = build(self.channel, self.request, self.relay, &self.stop, steer);
+        tokio::pin!(session);
+        tokio::pin!(build);
+        let outcome = tokio::select! {
+            outcome = &mut build => outcome,
+            ended = &mut session => {
+                // A daemon that ends the session gives the reason as the outcome of the build, if it still can.
+                tokio::time::timeout(SESSION_PATIENCE, &mut build).await.unwrap_or_else(|_| {
+                    let reason = ended.err().unwrap_or_else(|| Status::unavailable("the daemon ended the session"));
+                    Err(BuildFailed::from(reason).into())
+                })
+            }
+        };
+        let response = outcome?;
+        // The daemon has sent everything; our side may still be writing it.
+        tasks
+            .finish()
+            .await
+            .map_err(|reason| BuildFailed::from(Status::unknown(reason)))?;
+        Ok(response)
+    }
 }
 
 async fn build(
     channel: Channel,
     request: SolveRequest,
-    progress: progress::Sender,
+    relay: Relay,
+    stop: &CancellationToken,
+    steer: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Response> {
     let mut interrupts = Interrupts::new()?;
-    let status = follow_status(channel.clone(), request.r#ref.clone(), progress);
+    let status = follow_status(channel.clone(), request.r#ref.clone(), relay);
     let mut control = daemon::control(channel);
     let solve = control.solve(request);
     tokio::pin!(status);
+    tokio::pin!(steer);
     let mut solve = Box::pin(solve);
     let mut status_result = None;
+    let mut steered = None;
     let solved = loop {
         tokio::select! {
             solved = &mut solve => break solved,
             ended = &mut status, if status_result.is_none() => status_result = Some(ended),
-            () = interrupts.next() => {
+            outcome = &mut steer, if steered.is_none() => steered = Some(outcome),
+            () = interrupts.next_or(stop) => {
                 // Ends the call, which is how the daemon learns of it.
                 drop(solve);
                 if status_result.is_none() {
@@ -113,10 +126,11 @@ async fn build(
             .await
             .unwrap_or(Ok(())),
     };
-    match (solved, status_result) {
-        (Err(status), _) => Err(BuildFailed::from(status).into()),
-        (Ok(_), Err(status)) => Err(BuildFailed::from(status).into()),
-        (Ok(response), Ok(())) => Ok(response.into_inner().exporter_response),
+    match (solved, steered, status_result) {
+        // What went wrong on our side is what the daemon was told.
+        (Err(_), Some(Err(error)), _) => Err(error),
+        (Err(status), ..) | (Ok(_), _, Err(status)) => Err(BuildFailed::from(status).into()),
+        (Ok(response), _, Ok(())) => Ok(response.into_inner().exporter_response),
     }
 }
 
@@ -140,14 +154,17 @@ impl Interrupts {
             _ = self.terminate.recv() => {}
         }
     }
+
+    async fn next_or(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            () = self.next() => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }
 
 /// Hands the daemon's status messages to the display until the daemon says that there are no more.
-async fn follow_status(
-    channel: Channel,
-    reference: String,
-    progress: progress::Sender,
-) -> Result<(), Status> {
+async fn follow_status(channel: Channel, reference: String, mut relay: Relay) -> Result<(), Status> {
     let mut control = daemon::control(channel);
     let mut stream = control
         .status(StatusRequest { r#ref: reference })
@@ -155,8 +172,7 @@ async fn follow_status(
         .into_inner();
     loop {
         match stream.message().await {
-            // A display that has ended shows nothing more; the build goes on.
-            Ok(Some(message)) => drop(progress.send(progress::Status::from(message)).await),
+            Ok(Some(message)) => relay.send(progress::Status::from(message)).await,
             Ok(None) => return Ok(()),
             // The call went down with the build that it was about.
             Err(status) if status.code() == Code::Cancelled => return Ok(()),

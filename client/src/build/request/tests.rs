@@ -141,7 +141,7 @@ fn tags_name_the_images_of_all_outputs() {
         ..base
     };
     let plan = Plan::new(&flags, &Settings::of(&[])).unwrap();
-    let request = plan.solve_request("ref", "session");
+    let request = plan.solve_request(&plan.whole(), "ref", "session");
     let names: Vec<_> = request
         .exporters
         .iter()

@@ -292,14 +292,15 @@ async fn build(folder: &Path, script: Script) -> (anyhow::Result<Response>, Vec<
     );
     let channel = tonic::transport::Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
     let (progress, mut shown) = mpsc::channel(16);
-    let offer = plan.offer(&settings, DockerConfig::load(folder).unwrap());
-    let outcome = run(
-        channel.connect_lazy(),
-        plan.solve_request("ref", "session"),
-        offer,
-        progress,
-    )
-    .await;
+    let part = plan.whole();
+    let build = Build {
+        channel: channel.connect_lazy(),
+        request: plan.solve_request(&part, "ref", "session"),
+        offer: plan.offer(&part, &settings, DockerConfig::load(folder).unwrap()),
+        relay: Relay::new(progress),
+        stop: CancellationToken::new(),
+    };
+    let outcome = build.run(async { Ok(()) }).await;
     server.abort();
     let mut messages = Vec::new();
     while let Ok(message) = shown.try_recv() {
@@ -343,7 +344,7 @@ async fn a_failed_build_keeps_its_details_and_leaves_no_output() {
     let (outcome, _, _) = build(folder.path(), Script::Fail).await;
     let error = outcome.unwrap_err();
     let failed = error.downcast_ref::<BuildFailed>().unwrap();
-    assert_eq!(failed.to_string(), "failed to build: failed to solve: no x");
+    assert_eq!(failed.to_string(), "failed to solve: no x");
     assert_eq!(errdefs::details(&failed.status).len(), 1);
     assert!(!folder.path().join("out").exists());
 }

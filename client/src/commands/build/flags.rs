@@ -100,9 +100,11 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
 
-    #[arg(long, hide = true)]
+    /// External cache sources (e.g. "user/app:cache", "type=registry,ref=user/app:cache")
+    #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
-    #[arg(long, hide = true)]
+    /// Cache export destinations (e.g. "type=inline", "type=registry,ref=user/app:cache")
+    #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
     #[arg(long, hide = true)]
     ssh: Vec<String>,
@@ -149,39 +151,31 @@ impl BuildArgs {
             cgroup_parent: self.cgroup_parent.clone(),
             allow: self.allow.clone(),
             secrets: self.secrets.clone(),
+            cache_from: self.cache_from.clone(),
+            cache_to: self.cache_to.clone(),
+            ssh: self.ssh.clone(),
+            attests: self.attests(),
+            dockerfile_inline: None,
+            linked: false,
         }
     }
 
+    /// `--attest`, and its shorthands.
+    fn attests(&self) -> Vec<String> {
+        let mut attests = self.attest.clone();
+        for (kind, value) in [("provenance", &self.provenance), ("sbom", &self.sbom)] {
+            match value.as_deref() {
+                None => {}
+                Some("false" | "0") => attests.push(format!("type={kind},disabled=true")),
+                Some("true" | "1" | "") => attests.push(format!("type={kind}")),
+                Some(value) => attests.push(format!("type={kind},{value}")),
+            }
+        }
+        attests
+    }
+
     pub fn refuse_unsupported(&self) -> anyhow::Result<()> {
-        // Asking for no attestation is asking for what is done anyway.
-        let asks = |value: &Option<String>| {
-            value
-                .as_ref()
-                .is_some_and(|value| !matches!(value.as_str(), "false" | "0"))
-        };
         let refused = [
-            (
-                "--cache-from",
-                !self.cache_from.is_empty(),
-                "the builder's own cache is kept between builds",
-            ),
-            (
-                "--cache-to",
-                !self.cache_to.is_empty(),
-                "the builder's own cache is kept between builds",
-            ),
-            ("--ssh", !self.ssh.is_empty(), "use --secret with a key or token"),
-            ("--attest", !self.attest.is_empty(), "build without it"),
-            (
-                "--provenance",
-                asks(&self.provenance),
-                "build without it or with --provenance=false",
-            ),
-            (
-                "--sbom",
-                asks(&self.sbom),
-                "build without it or with --sbom=false",
-            ),
             ("--check", self.check, "build without it"),
             (
                 "--call",
