@@ -12,6 +12,7 @@
 //! What is wrong with a template is said with line and column, at parsing as far as it is known there: syntax,
 //! functions that do not exist, variables that were never declared. Missing fields are found while rendering.
 
+mod blocks;
 mod compare;
 mod data;
 mod engine;

@@ -1,6 +1,8 @@
-//! Looking at images in a registry: what `imagetools inspect` shows, in the shapes that scripts around buildx expect.
+//! Images in registries: what `imagetools inspect` shows, in the shapes that scripts around buildx expect, and how
+//! `imagetools create` makes new ones of old ones.
 
-mod data;
+mod attestations;
+mod build_info;
 mod load;
 mod print;
 mod schema;
@@ -8,4 +10,4 @@ mod template;
 
 pub use load::inspect;
 pub use print::summary;
-pub use template::render;
+pub use template::{parse as parse_format, render};

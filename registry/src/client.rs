@@ -4,6 +4,7 @@
 //! itself. Connections are shared by all clones of a client and by all names it acts in (`with_credentials`).
 
 mod auth;
+mod copy;
 mod download;
 mod error;
 mod host;
@@ -14,6 +15,7 @@ mod upload;
 use std::sync::Arc;
 
 pub use self::auth::{Anonymous, CredentialSource, Credentials, Secret};
+pub use self::copy::{Copied, Copier};
 pub use self::download::BlobReader;
 pub use self::error::{BoxError, Corruption, Error, Finding, Reason, Refusal};
 pub use self::host::{ClientCertificate, Config, HostConfig, Retry, is_loopback};

@@ -37,7 +37,8 @@ enum Command {
 struct InspectArgs {
     /// The image
     name: String,
-    /// Format the output using the given Go template over .Name, .Manifest, .Image and .BuildInfo
+    /// Format the output using the given Go template over .Name, .Manifest, .Image, .BuildInfo,
+    /// .Provenance and .SBOM
     #[arg(long)]
     format: Option<String>,
     /// Show original, unformatted JSON manifest
@@ -57,6 +58,8 @@ async fn inspect(args: &InspectArgs, context: &Context) -> anyhow::Result<()> {
         format.is_none() || !args.raw,
         "format and raw cannot be used together"
     );
+    // A mistake in the template is found before anybody is asked for anything.
+    let template = format.map(imagetools::parse_format).transpose()?;
     let reference: Reference = args
         .name
         .parse()
@@ -68,9 +71,9 @@ async fn inspect(args: &InspectArgs, context: &Context) -> anyhow::Result<()> {
         // Not a byte more: the digest of the output is the digest of the manifest.
         return Ok(output::data_bytes(&image.raw.bytes)?);
     }
-    let text = match format {
+    let text = match format.zip(template.as_ref()) {
         None => imagetools::summary(&image),
-        Some(format) => imagetools::render(&client, &image, &args.name, format).await?,
+        Some(template) => imagetools::render(&client, &image, &args.name, template).await?,
     };
     Ok(output::data(&text)?)
 }

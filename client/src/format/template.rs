@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gotmpl::TemplateError;
 use gotmpl::parse::{BranchNode, CommandNode, Expr, ListNode, Node, Parser, PipeNode, Pos, SmolStr};
 
+use super::blocks;
 use super::data::Data;
 use super::engine;
 use super::functions;
@@ -49,6 +50,14 @@ impl Template {
     pub fn parse(source: &str, json: Json) -> Result<Self, FormatError> {
         let parsed = Parser::new(source, "{{", "}}").and_then(Parser::parse);
         let (tree, definitions) = parsed.map_err(|error| syntax_error(&error))?;
+        blocks::check(source).map_err(|wrong| {
+            let (line, column) = place(source, wrong.offset);
+            FormatError::Parse {
+                line,
+                column,
+                message: wrong.message,
+            }
+        })?;
         let defines: BTreeMap<SmolStr, ListNode> = definitions
             .into_iter()
             .map(|define| (define.name, define.body))

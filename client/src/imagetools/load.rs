@@ -2,33 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use binfmt::Platform;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use registry::manifest::Document;
-use registry::{Client, Descriptor, RawManifest, Reference};
+use futures::future::{BoxFuture, try_join_all};
+use registry::manifest::{Document, ManifestError};
+use registry::{Client, Descriptor, Digest, Manifest, Platform, RawManifest, Reference, media_type};
 use serde_json::Value;
+
+use super::attestations::{self, Statements, Wanted};
 
 /// Configurations are small; anything larger is not one.
 const LARGEST_CONFIG: u64 = 8 << 20;
 /// An index may hold indexes, but nobody needs many storeys.
 const DEEPEST: usize = 4;
-const BUILD_INFO: &str = "moby.buildkit.buildinfo.v1";
+/// The subject of what accompanies an image, in the order in which they are looked for.
+const SUBJECT: [&str; 2] = ["com.docker.reference.digest", "vnd.docker.reference.digest"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     #[error(transparent)]
     Registry(#[from] registry::Error),
     #[error(transparent)]
-    Manifest(#[from] registry::manifest::ManifestError),
+    Manifest(#[from] ManifestError),
     #[error("{reference}: not found")]
     NotFound { reference: Reference },
     #[error("reading the image configuration {digest}")]
     Config {
-        digest: String,
+        digest: Digest,
         source: serde_json::Error,
+    },
+    #[error("reading the attestation {digest}")]
+    Attestation {
+        digest: Digest,
+        source: attestations::AttestationError,
     },
     #[error("indexes are nested too deeply")]
     TooDeep,
@@ -39,7 +45,8 @@ pub enum InspectError {
 pub struct Image {
     pub reference: Reference,
     pub raw: RawManifest,
-    pub document: Document,
+    /// `None` if it is neither an image nor an index that is known here.
+    pub document: Option<Document>,
 }
 
 pub async fn inspect(client: &Client, reference: Reference) -> Result<Image, InspectError> {
@@ -47,7 +54,11 @@ pub async fn inspect(client: &Client, reference: Reference) -> Result<Image, Ins
         Err(error) if error.is_not_found() => return Err(InspectError::NotFound { reference }),
         other => other?,
     };
-    let document = raw.parse()?;
+    let document = match raw.parse() {
+        Ok(document) => Some(document),
+        Err(ManifestError::MediaType { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     Ok(Image {
         reference,
         raw,
@@ -55,80 +66,183 @@ pub async fn inspect(client: &Client, reference: Reference) -> Result<Image, Ins
     })
 }
 
-/// Configurations and build information by platform.
-#[derive(Debug, Default)]
-pub struct Configs {
-    pub images: BTreeMap<String, Value>,
-    pub build_infos: BTreeMap<String, Value>,
+/// What is to be fetched of every platform.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub configs: bool,
+    pub provenance: bool,
+    pub sbom: bool,
 }
 
-pub async fn configs(client: &Client, image: &Image) -> Result<Configs, InspectError> {
-    let found = of_document(client, &image.reference, image.document.clone(), None, 0).await?;
-    let mut configs = Configs::default();
-    for (platform, bytes, digest) in found {
-        let config: Value =
-            serde_json::from_slice(&bytes).map_err(|source| InspectError::Config { digest, source })?;
-        let platform = platform.unwrap_or_else(|| platform_of(&config)).to_string();
-        if let Some(info) = config.get(BUILD_INFO).and_then(Value::as_str).and_then(decode) {
-            configs.build_infos.insert(platform.clone(), info);
+/// What was fetched of one platform.
+#[derive(Clone, Debug, Default)]
+pub struct Asset {
+    pub config: Value,
+    pub statements: Statements,
+}
+
+/// The images in it by platform, in their normal form.
+pub async fn assets(
+    client: &Client,
+    image: &Image,
+    needs: Needs,
+) -> Result<BTreeMap<String, Asset>, InspectError> {
+    let Some(document) = image.document.clone() else {
+        return Ok(BTreeMap::new());
+    };
+    let loader = Loader {
+        client,
+        reference: &image.reference,
+        needs,
+    };
+    let found = loader.document(document, image.raw.descriptor(), 0).await?;
+    let mut statements: BTreeMap<Digest, Statements> = BTreeMap::new();
+    let mut images = Vec::new();
+    for found in found {
+        match found {
+            Found::Image {
+                digest,
+                platform,
+                config,
+            } => images.push((digest, platform, config)),
+            Found::Attestation { subject, found } => statements.entry(subject).or_default().add(found),
         }
-        configs.images.insert(platform, config);
     }
-    Ok(configs)
+    let assets = images.into_iter().map(|(digest, platform, config)| {
+        let statements = statements.get(&digest).cloned().unwrap_or_default();
+        (shown(&platform), Asset { config, statements })
+    });
+    Ok(assets.collect())
 }
 
-/// Build information is JSON in base64 inside of JSON. What cannot be decoded is not there.
-fn decode(text: &str) -> Option<Value> {
-    serde_json::from_slice(&base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok()
+/// `os/architecture[/variant]` in the normal form.
+fn shown(platform: &Platform) -> String {
+    if platform.os.is_empty() {
+        return "unknown".to_owned();
+    }
+    platform.normalised().to_string()
 }
 
-fn platform_of(config: &Value) -> Platform {
-    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-    Platform::new(text("os"), text("architecture"), text("variant"))
+enum Found {
+    Image {
+        digest: Digest,
+        platform: Platform,
+        config: Value,
+    },
+    Attestation {
+        subject: Digest,
+        found: Statements,
+    },
 }
 
-type Found = Vec<(Option<Platform>, Bytes, String)>;
-
-fn of_document<'a>(
+struct Loader<'a> {
     client: &'a Client,
     reference: &'a Reference,
-    document: Document,
-    platform: Option<Platform>,
-    depth: usize,
-) -> BoxFuture<'a, Result<Found, InspectError>> {
-    async move {
-        match document {
-            Document::Manifest(manifest) => {
-                let bytes = client
-                    .blob_bytes(reference.repository(), &manifest.config, LARGEST_CONFIG)
-                    .await?;
-                Ok(vec![(platform, bytes, manifest.config.digest.to_string())])
-            }
-            Document::Index(_) if depth == DEEPEST => Err(InspectError::TooDeep),
-            Document::Index(index) => {
-                let images = index
-                    .images()
-                    .cloned()
-                    .map(|entry| of_entry(client, reference, entry, depth + 1));
-                let found = futures::future::try_join_all(images).await?;
-                Ok(found.into_iter().flatten().collect())
-            }
-        }
-    }
-    .boxed()
+    needs: Needs,
 }
 
-async fn of_entry(
-    client: &Client,
-    reference: &Reference,
-    entry: Descriptor,
-    depth: usize,
-) -> Result<Found, InspectError> {
-    let platform = entry
-        .platform
-        .as_ref()
-        .map(|platform| Platform::new(&platform.os, &platform.architecture, &platform.variant));
-    let reference = reference.repository().with_digest(entry.digest);
-    let document = client.manifest(&reference).await?.parse()?;
-    of_document(client, &reference, document, platform, depth).await
+impl Loader<'_> {
+    fn document(
+        &self,
+        document: Document,
+        descriptor: Descriptor,
+        depth: usize,
+    ) -> BoxFuture<'_, Result<Vec<Found>, InspectError>> {
+        async move {
+            match document {
+                Document::Manifest(manifest) => Ok(vec![self.manifest(&manifest, descriptor).await?]),
+                Document::Index(_) if depth == DEEPEST => Err(InspectError::TooDeep),
+                Document::Index(index) => {
+                    let entries = index
+                        .manifests
+                        .into_iter()
+                        .filter(|entry| {
+                            media_type::is_manifest(&entry.media_type)
+                                || media_type::is_index(&entry.media_type)
+                        })
+                        .map(|entry| self.entry(entry, depth + 1));
+                    let found = try_join_all(entries).await?;
+                    Ok(found.into_iter().flatten().collect())
+                }
+            }
+        }
+        .boxed()
+    }
+
+    async fn entry(&self, entry: Descriptor, depth: usize) -> Result<Vec<Found>, InspectError> {
+        let reference = self.reference.repository().with_digest(entry.digest.clone());
+        let raw = match self.client.manifest(&reference).await {
+            Err(error) if error.is_not_found() => return Err(InspectError::NotFound { reference }),
+            other => other?,
+        };
+        self.document(raw.parse()?, entry, depth).await
+    }
+
+    async fn manifest(&self, manifest: &Manifest, descriptor: Descriptor) -> Result<Found, InspectError> {
+        let subject = SUBJECT.iter().find_map(|key| descriptor.annotation(key));
+        // What does not name its subject properly is taken for an image.
+        if let Some(Ok(subject)) = subject.map(str::parse::<Digest>) {
+            let found = self.statements(manifest).await?;
+            return Ok(Found::Attestation { subject, found });
+        }
+        let config = if self.needs.configs || descriptor.platform.is_none() {
+            self.config(&manifest.config).await?
+        } else {
+            Value::Null
+        };
+        let platform = descriptor.platform.unwrap_or_else(|| platform_of(&config));
+        Ok(Found::Image {
+            digest: descriptor.digest,
+            platform,
+            config,
+        })
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<Value, InspectError> {
+        let bytes = self
+            .client
+            .blob_bytes(self.reference.repository(), descriptor, LARGEST_CONFIG)
+            .await?;
+        serde_json::from_slice(&bytes).map_err(|source| InspectError::Config {
+            digest: descriptor.digest.clone(),
+            source,
+        })
+    }
+
+    /// All statements of an attestation manifest that somebody wants.
+    async fn statements(&self, manifest: &Manifest) -> Result<Statements, InspectError> {
+        let wanted = attestations::choose(manifest)
+            .into_iter()
+            .filter(|(wanted, _)| match wanted {
+                Wanted::Sbom => self.needs.sbom,
+                Wanted::Provenance => self.needs.provenance,
+            });
+        let predicates = wanted.map(|(wanted, layer)| async move {
+            let bytes: Bytes = self
+                .client
+                .blob_bytes(self.reference.repository(), layer, attestations::LARGEST)
+                .await?;
+            let predicate = attestations::predicate(&bytes, &layer.media_type).map_err(|source| {
+                InspectError::Attestation {
+                    digest: layer.digest.clone(),
+                    source,
+                }
+            })?;
+            Ok::<_, InspectError>((wanted, predicate))
+        });
+        let mut statements = Statements::default();
+        for (wanted, predicate) in try_join_all(predicates).await? {
+            match wanted {
+                Wanted::Sbom => statements.sboms.push(predicate),
+                Wanted::Provenance => statements.provenance = Some(predicate),
+            }
+        }
+        Ok(statements)
+    }
+}
+
+/// The platform that a configuration says it is for.
+pub fn platform_of(config: &Value) -> Platform {
+    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+    Platform::new(text("os"), text("architecture"), text("variant"))
 }

@@ -13,7 +13,7 @@ pub fn summary(image: &Image) -> String {
         Line::pair("MediaType:", &image.raw.media_type),
         Line::pair("Digest:", &image.raw.digest),
     ]);
-    if let Document::Index(index) = &image.document {
+    if let Some(Document::Index(index)) = &image.document {
         text.push_str(&manifests(reference, index));
     }
     text
@@ -54,10 +54,11 @@ fn describe(reference: &Reference, entry: &Descriptor, lines: &mut Vec<Line>) {
     ));
     lines.push(Line::pair("  MediaType:", &entry.media_type));
     let Some(platform) = &entry.platform else { return };
-    let mut name = format!("{}/{}", platform.os, platform.architecture);
-    if !platform.variant.is_empty() {
-        name.push_str(&format!("/{}", platform.variant));
-    }
+    let name = if platform.os.is_empty() {
+        "unknown".to_owned()
+    } else {
+        platform.to_string()
+    };
     lines.push(Line::pair("  Platform:", &name));
     if !platform.os_version.is_empty() {
         lines.push(Line::pair("  OSVersion:", &platform.os_version));

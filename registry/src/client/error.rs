@@ -63,6 +63,8 @@ pub enum Error {
         #[source]
         source: ManifestError,
     },
+    #[error("indexes below {repository}@{digest} are nested too deeply")]
+    Nested { repository: String, digest: Digest },
     #[error("read the content of blob {digest}")]
     Content {
         digest: Digest,

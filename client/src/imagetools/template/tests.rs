@@ -60,9 +60,14 @@ async fn fixture() -> Fixture {
 impl Fixture {
     async fn render(&self, reference: &Reference, format: &str) -> String {
         let image = inspect(&self.client, reference.clone()).await.unwrap();
-        render(&self.client, &image, &reference.to_string(), format)
-            .await
-            .unwrap()
+        render(
+            &self.client,
+            &image,
+            &reference.to_string(),
+            (format, &parse(format).unwrap()),
+        )
+        .await
+        .unwrap()
     }
 }
 
@@ -181,10 +186,10 @@ async fn templates_navigate_by_the_names_of_go() {
         assert_eq!(fixture.render(&fixture.index, format).await, expected, "{format}");
     }
     let image = inspect(&fixture.client, fixture.index.clone()).await.unwrap();
-    for format in ["{{", "{{nothing .}}", "{{json .SBOM}}"] {
-        assert!(
-            render(&fixture.client, &image, "x", format).await.is_err(),
-            "{format}"
-        );
+    for format in ["{{", "{{nothing .}}"] {
+        assert!(parse(format).is_err(), "{format}");
     }
+    let wrong = "{{.Nmae}}";
+    let error = render(&fixture.client, &image, "x", (wrong, &parse(wrong).unwrap())).await;
+    assert!(matches!(error, Err(TemplateError::Format(_))));
 }
