@@ -54,6 +54,8 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         tracing::warn!("{key} has no effect here");
     }
     raise_file_limit();
+    // Programs that the daemon starts write files of layers: they shall have the same modes everywhere.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;
     let store = Store::open(&settings.root)?;
     let root = settings.root.canonicalize().unwrap_or(settings.root);

@@ -15,6 +15,7 @@ mod lower;
 mod name;
 mod plan;
 mod ports;
+mod remote;
 mod run;
 mod stage;
 
@@ -46,6 +47,14 @@ pub trait Host: Send + Sync {
         definition: pb::Definition,
         paths: Vec<String>,
     ) -> impl Future<Output = Result<BTreeMap<String, Bytes>, HostError>> + Send;
+
+    /// Evaluates a definition and reads at most `length` bytes from the start of a file in its result.
+    fn read_start(
+        &self,
+        definition: pb::Definition,
+        path: String,
+        length: u64,
+    ) -> impl Future<Output = Result<Bytes, HostError>> + Send;
 
     /// Finds the image behind a reference and reads its config for a platform.
     fn resolve_image(
@@ -144,6 +153,7 @@ impl Build {
 pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error> {
     let attributes = Attributes::read(request)?;
     let mut contexts = Contexts::new(&attributes, request);
+    contexts.find_remote(host).await?;
     let file = contexts.read_dockerfile(host).await?;
     let source = Arc::new(file.info);
     let located = |error: Error| error.in_source(&source);

@@ -6,6 +6,7 @@ pub mod file;
 use registry::reference::ReferenceError;
 
 use crate::executor::step::StepError;
+use crate::sources::git::GitError;
 use crate::sources::image::{FetchError, ImageError};
 use crate::sources::local::LocalError;
 use crate::store::{LayerError, WorkLost};
@@ -32,6 +33,8 @@ pub enum OpError {
     CacheKey(#[source] file::FileOpError),
     #[error(transparent)]
     Local(#[from] LocalError),
+    #[error(transparent)]
+    Git(Box<GitError>),
     #[error("invalid image reference {reference:?}")]
     Reference {
         reference: String,
@@ -62,5 +65,11 @@ impl From<ImageError> for OpError {
 impl From<FetchError> for OpError {
     fn from(error: FetchError) -> Self {
         Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<GitError> for OpError {
+    fn from(error: GitError) -> Self {
+        Self::Git(Box::new(error))
     }
 }

@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub use error::{Failure, SolveError};
 pub use export::ExportRequest;
 pub use frontend::BuildRequest;
+pub(crate) use inputs::WantedObjects;
 pub use job::{Entitlements, Job};
 pub use outcome::{Outcome, Reference, References};
 

@@ -1,4 +1,5 @@
 //! Sources: where the files that a build starts from come from.
 
+pub mod git;
 pub mod image;
 pub mod local;

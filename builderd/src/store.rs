@@ -16,6 +16,7 @@ mod metadata;
 mod pack;
 mod pool;
 mod remove;
+mod repositories;
 pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use layers::{Descriptor, LayerDraft, LayerError, LayerRecord, NewLayer, Remo
 pub use metadata::{FlushError, ReadError};
 pub use pack::PackError;
 pub use pool::{Pool, WorkLost};
+pub use repositories::Repository;
 pub use unpack::{KeepBlob, UnpackError};
 
 /// Name of a layer folder: a random id for layers built here, the diff id (`sha256:…`) for layers of images.
@@ -155,6 +157,7 @@ struct Inner {
     unpackers: Pool,
     layer_locks: Mutex<HashMap<LayerId, Weak<tokio::sync::Mutex<()>>>>,
     layer_updates: Mutex<()>,
+    repository_locks: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
     known_layers: Mutex<HashSet<LayerId>>,
     /// Whether the machine was restarted since the folder was open last.
     restarted: bool,
@@ -178,6 +181,7 @@ impl Store {
             unpackers: Pool::new(pool::cores().clamp(4, 16)),
             layer_locks: Mutex::default(),
             layer_updates: Mutex::default(),
+            repository_locks: Mutex::default(),
             known_layers: Mutex::default(),
             restarted,
         }));

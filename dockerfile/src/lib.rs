@@ -3,6 +3,7 @@
 //! Everything here is pure: no files, no network, no clock. What an instruction *does* belongs to the frontend of
 //! the daemon; what it *says* is decided here, in BuildKit's terms and with BuildKit's messages.
 
+pub mod address;
 pub mod expand;
 pub mod glob;
 pub mod ignore;

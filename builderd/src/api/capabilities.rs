@@ -26,7 +26,10 @@ pub(super) const GATEWAY: &[&str] = &[
 ];
 
 /// Of the Dockerfile frontend, as requests name them in `frontend.caps`.
-pub(super) const FRONTEND: &[&str] = &["moby.buildkit.frontend.inputs"];
+pub(super) const FRONTEND: &[&str] = &[
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.gitquerystring",
+];
 
 /// Of operations, sources and exporters.
 pub(super) const OPERATIONS: &[&str] = &[
@@ -41,6 +44,17 @@ pub(super) const OPERATIONS: &[&str] = &[
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
     "source.local.differ",
+    "source.git",
+    "source.git.keepgitdir",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.subdir",
+    "source.git.checksum",
+    "source.git.skipsubmodules",
+    "source.git.mtime",
+    "source.git.fetchbycommit",
     "exec.meta.base",
     "exec.meta.network",
     "exec.meta.proxyenv",

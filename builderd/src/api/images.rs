@@ -1,11 +1,11 @@
-//! Looks up images for a client: `ResolveImageConfig`, `ResolveSourceMeta`.
+//! Looks up images and repositories for a client: `ResolveImageConfig`, `ResolveSourceMeta`.
 
 use std::sync::Arc;
 
 use binfmt::Platform;
 use proto::gateway::{
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceImageResponse,
-    ResolveSourceMetaRequest, ResolveSourceMetaResponse,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceGitRequest, ResolveSourceGitResponse,
+    ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse,
 };
 use proto::pb;
 use tonic::Status;
@@ -13,8 +13,10 @@ use tonic::Status;
 use super::build::Build;
 use super::status;
 use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
+use crate::solver::WantedObjects;
 
 const IMAGE_SCHEME: &str = "docker-image://";
+const GIT_SCHEME: &str = "git://";
 
 pub(super) async fn config(
     build: &Arc<Build>,
@@ -47,9 +49,12 @@ pub(super) async fn source_meta(
     let mut source = request
         .source
         .ok_or_else(|| Status::invalid_argument("no source is named"))?;
+    if source.identifier.starts_with(GIT_SCHEME) {
+        return repository(build, source, request.git.unwrap_or_default(), request.log_name).await;
+    }
     let Some(reference) = source.identifier.strip_prefix(IMAGE_SCHEME) else {
         let text = format!(
-            "the metadata of {} cannot be resolved; only images are supported",
+            "the metadata of {} cannot be resolved; only images and git repositories are supported",
             source.identifier
         );
         return Err(Status::unimplemented(text));
@@ -77,6 +82,40 @@ pub(super) async fn source_meta(
                 image.config
             },
             ..ResolveSourceImageResponse::default()
+        }),
+        ..ResolveSourceMetaResponse::default()
+    })
+}
+
+async fn repository(
+    build: &Arc<Build>,
+    source: pb::SourceOp,
+    options: ResolveSourceGitRequest,
+    log_name: String,
+) -> Result<ResolveSourceMetaResponse, Status> {
+    let name = if log_name.is_empty() {
+        format!("resolve {}", source.identifier)
+    } else {
+        log_name
+    };
+    let wanted = if options.return_object {
+        WantedObjects::All
+    } else {
+        WantedObjects::None
+    };
+    let (resolved, objects) = build
+        .job()
+        .resolve_repository(&source, &name, wanted)
+        .await
+        .map_err(|error| status::of_failure(&error))?;
+    Ok(ResolveSourceMetaResponse {
+        source: Some(source),
+        git: Some(ResolveSourceGitResponse {
+            checksum: resolved.object,
+            r#ref: resolved.reference,
+            commit_checksum: resolved.commit.unwrap_or_default(),
+            commit_object: objects.commit.into(),
+            tag_object: objects.tag.into(),
         }),
         ..ResolveSourceMetaResponse::default()
     })

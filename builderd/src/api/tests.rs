@@ -314,7 +314,7 @@ async fn what_is_not_there_is_refused_by_name() {
     };
     assert!(refused(broken).await.contains("invalid definition"));
     let needs = pb::OpMetadata {
-        caps: BTreeMap::from([("source.git".into(), true)]),
+        caps: BTreeMap::from([("source.git.bundle".into(), true)]),
         ..Default::default()
     };
     let definition = pb::Definition {
@@ -328,7 +328,7 @@ async fn what_is_not_there_is_refused_by_name() {
     };
     assert_eq!(
         refused(needy).await,
-        "the definition needs source.git, which is not supported"
+        "the definition needs source.git.bundle, which is not supported"
     );
     let status = within(control.list_build_history_probe()).await;
     assert_eq!(status.code(), Code::Unimplemented);

@@ -154,15 +154,6 @@ fn refuse_unsupported(request: &Request) -> Result<(), Error> {
             return unsupported("an SBOM attestation".to_owned(), "; build with --sbom=false");
         }
     }
-    match request.attributes.get("context").map(String::as_str) {
-        None | Some("") => {}
-        Some(url) => {
-            return unsupported(
-                format!("the remote build context {url}"),
-                "; check it out and build from there",
-            );
-        }
-    }
     Ok(())
 }
 

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use dockerfile::address::{Address, Mtime, without_credentials};
 use dockerfile::ignore::read_ignore_file;
 use dockerfile::parser::syntax_directive;
 use proto::pb;
 
+use super::remote::{self, Download, GitOptions};
 use super::{Attributes, Error, Host, Problem, Request};
 use crate::graph::builder::{Builder, Note, Operation, Output};
 
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const IGNORE_FILE: &str = ".dockerignore";
+/// What a context that is one file is called.
+const DOWNLOAD: &str = "context";
 /// Frontend images that are this frontend under another name.
 const BUILT_IN: [&str; 3] = [
     "docker/dockerfile",
@@ -50,7 +54,9 @@ pub(super) struct DockerfileText {
 
 pub(super) struct Contexts<'a> {
     request: &'a Request,
-    filename: &'a str,
+    filename: String,
+    /// The context if it is no folder of the client: an input of the request, or what an address stands for.
+    given: Option<pb::Definition>,
     /// The local that holds the Dockerfile.
     dockerfile_local: &'a str,
     /// `<Dockerfile>.dockerignore`, which goes before `.dockerignore`.
@@ -65,14 +71,65 @@ impl<'a> Contexts<'a> {
             .map_or(DOCKERFILE, String::as_str);
         Self {
             request,
-            filename: &attributes.filename,
+            filename: attributes.filename.clone(),
+            given: request.inputs.get(CONTEXT).cloned(),
             dockerfile_local,
             own_ignore_file: None,
         }
     }
 
+    /// Finds out what an address that the request names for the context stands for.
+    pub(super) async fn find_remote<H: Host>(&mut self, host: &H) -> Result<(), Error> {
+        let attribute = |key: &str| self.request.attributes.get(key).map_or("", String::as_str);
+        let text = match attribute("contextkey") {
+            "" => attribute(CONTEXT),
+            key => attribute(key),
+        };
+        let mut builder = Builder::default();
+        let context = match Address::parse(text).map_err(Problem::Address)? {
+            Some(Address::Git(reference)) => {
+                let options = GitOptions {
+                    keep_git_dir: is_true(attribute("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR")),
+                    // Files of a reproducible image are as old as the commit they come from.
+                    mtime: (!attribute("build-arg:SOURCE_DATE_EPOCH").is_empty()).then_some(Mtime::Commit),
+                    ..GitOptions::default()
+                };
+                let name = format!("load git source {}", without_credentials(text));
+                builder.add(remote::repository(&reference, &options, internal(&name)))
+            }
+            Some(Address::Http(url)) => {
+                let file = remote::file(&url, DOWNLOAD, None, internal("load remote build context"));
+                let file = builder.add(file);
+                let definition = builder.definition(Some(file), None);
+                let head = host
+                    .read_start(definition, DOWNLOAD.to_owned(), remote::ARCHIVE_HEAD)
+                    .await
+                    .map_err(Problem::ReadContext)?;
+                match remote::recognise(&head) {
+                    Download::Archive => builder.add(unpacked(file)),
+                    Download::Unreadable(compression) => {
+                        let url = without_credentials(&url);
+                        return Err(Problem::ContextCompression { url, compression }.into());
+                    }
+                    Download::Other => {
+                        self.filename = DOWNLOAD.to_owned();
+                        file
+                    }
+                }
+            }
+            None if text.is_empty() => return Ok(()),
+            None => return Err(Problem::NotAContext(without_credentials(text)).into()),
+        };
+        let context = match attribute("contextsubdir") {
+            "" => context,
+            folder => builder.add(folder_of(context, folder)),
+        };
+        self.given = Some(builder.definition(Some(context), None));
+        Ok(())
+    }
+
     pub(super) async fn read_dockerfile<H: Host>(&mut self, host: &H) -> Result<DockerfileText, Error> {
-        let name = self.filename;
+        let name = self.filename.as_str();
         let own_ignore_file = format!("{name}.dockerignore");
         let mut paths = vec![name.to_owned(), own_ignore_file.clone()];
         // On case-sensitive file systems some projects have a `dockerfile`.
@@ -84,10 +141,7 @@ impl<'a> Contexts<'a> {
         paths.extend(lower.clone());
         let forced = self.request.attributes.contains_key("dockerfilekey");
         let inputs = &self.request.inputs;
-        let given = inputs
-            .get(DOCKERFILE)
-            .or_else(|| inputs.get(CONTEXT))
-            .filter(|_| !forced);
+        let given = inputs.get(DOCKERFILE).or(self.given.as_ref()).filter(|_| !forced);
         let definition = given.cloned().unwrap_or_else(|| {
             let name = format!("[internal] load build definition from {name}");
             self.local(self.dockerfile_local, self.dockerfile_local, &name, &paths)
@@ -116,7 +170,7 @@ impl<'a> Contexts<'a> {
 
     /// The patterns of the ignore file, which is asked for only if the context is used.
     pub(super) async fn read_ignore_file<H: Host>(&self, host: &H) -> Result<Vec<String>, Error> {
-        if self.request.inputs.contains_key(CONTEXT) {
+        if self.given.is_some() {
             return Ok(Vec::new());
         }
         let data = match &self.own_ignore_file {
@@ -142,7 +196,7 @@ impl<'a> Contexts<'a> {
     /// The build context as an output of `builder`: complete if it came with the request, else to be completed by
     /// [`Contexts::main_operation`].
     pub(super) fn main_output(&self, builder: &mut Builder) -> Option<Output> {
-        match self.request.inputs.get(CONTEXT) {
+        match &self.given {
             Some(definition) => builder.import(definition),
             None => {
                 Some(builder.add(self.local_operation(CONTEXT, CONTEXT, "[internal] load build context")))
@@ -193,6 +247,63 @@ impl<'a> Contexts<'a> {
                 ..Note::default()
             },
         }
+    }
+}
+
+fn internal(name: &str) -> Note {
+    Note {
+        name: format!("[internal] {name}"),
+        ..Note::default()
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+/// What is in a downloaded archive.
+fn unpacked(archive: Output) -> Operation {
+    let copy = pb::FileActionCopy {
+        src: format!("/{DOWNLOAD}"),
+        attempt_unpack_docker_compatibility: true,
+        ..whole_copy()
+    };
+    copied(archive, copy, "unpack remote build context")
+}
+
+/// A folder of a context as a context.
+fn folder_of(context: Output, folder: &str) -> Operation {
+    let copy = pb::FileActionCopy {
+        src: dockerfile::ignore::clean(&format!("/{folder}")),
+        dir_copy_contents: true,
+        ..whole_copy()
+    };
+    copied(context, copy, "load folder of remote build context")
+}
+
+fn whole_copy() -> pb::FileActionCopy {
+    pb::FileActionCopy {
+        dest: "/".to_owned(),
+        mode: -1,
+        timestamp: -1,
+        ..pb::FileActionCopy::default()
+    }
+}
+
+fn copied(from: Output, copy: pb::FileActionCopy, name: &str) -> Operation {
+    let action = pb::FileAction {
+        input: -1,
+        secondary_input: 0,
+        output: 0,
+        action: Some(pb::file_action::Action::Copy(copy)),
+    };
+    Operation {
+        kind: pb::op::Op::File(pb::FileOp {
+            actions: vec![action],
+        }),
+        inputs: vec![from],
+        platform: None,
+        note: internal(name),
     }
 }
 

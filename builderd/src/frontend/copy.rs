@@ -1,5 +1,6 @@
 //! COPY and ADD to one file operation: an action per source.
 
+use dockerfile::address::{Address, GitReference, file_name, without_credentials};
 use dockerfile::expand::{Expander, Quotes};
 use dockerfile::glob::has_wildcards;
 use dockerfile::ignore::clean;
@@ -10,13 +11,26 @@ use super::Problem;
 use super::image::{Layer, commit};
 use super::lower::Lowering;
 use super::plan::Step;
+use super::remote::{self, GitOptions};
 use super::stage::{Frame, join, ownership};
 use crate::graph::builder::{Note, Operation, Output};
+
+/// A remote file whose address says nothing about its name.
+const UNNAMED: &str = "__unnamed__";
 
 /// What COPY and ADD differ in.
 struct Manner {
     keyword: &'static str,
     parents: bool,
+    unpack: bool,
+    /// What may be said of sources that are fetched; nothing if there can be none.
+    remote: Option<RemoteFlags>,
+}
+
+/// The flags of ADD that are about sources elsewhere.
+struct RemoteFlags {
+    checksum: Option<String>,
+    keep_git_dir: Option<bool>,
     unpack: bool,
 }
 
@@ -39,6 +53,7 @@ impl Frame {
             keyword: "COPY",
             parents: copy.parents,
             unpack: false,
+            remote: None,
         };
         let source = match step.sources.first() {
             Some(Some(stage)) => {
@@ -54,13 +69,21 @@ impl Frame {
     }
 
     pub(super) fn add(&mut self, step: &Step, add: &Add, lowering: &mut Lowering<'_>) -> Result<(), Problem> {
-        if add.checksum.is_some() {
-            return Err(Problem::Copy("checksum requires HTTP(S) or Git sources"));
-        }
+        let checksum = add
+            .checksum
+            .as_deref()
+            .map(|checksum| self.expand(checksum, &lowering.expander))
+            .transpose()?;
         let manner = Manner {
             keyword: "ADD",
             parents: false,
+            // Archives that come from elsewhere stay as they are unless somebody asks.
             unpack: add.unpack.unwrap_or(true),
+            remote: Some(RemoteFlags {
+                checksum: checksum.filter(|checksum| !checksum.is_empty()),
+                keep_git_dir: add.keep_git_dir,
+                unpack: add.unpack.unwrap_or(false),
+            }),
         };
         self.transfer(step, &add.files, Source::Context, &manner, lowering)
     }
@@ -84,6 +107,7 @@ impl Frame {
             .collect::<Result<Vec<_>, _>>()?;
         let destination = expand(&files.destination)?;
         let mode = chmod.as_deref().map_or(Ok(Mode::Kept), Mode::parse)?;
+        let addresses = addresses(&sources, manner)?;
 
         let mut history = String::from(manner.keyword);
         if manner.parents {
@@ -110,9 +134,18 @@ impl Frame {
             inputs: self.root.into_iter().collect(),
             copies: Vec::new(),
         };
-        for path in &sources {
-            history.push_str(&format!(" {path}"));
-            refuse_remote(path, manner.keyword)?;
+        for (path, address) in sources.iter().zip(&addresses) {
+            // Everybody who has the image can read it.
+            history.push_str(&format!(" {}", without_credentials(path)));
+            if let (Some(address), Some(flags)) = (address, &manner.remote) {
+                let note = Note {
+                    ignore_cache: false,
+                    ..note.clone()
+                };
+                let (operation, copy) = remote_copy(address, flags, note, &template)?;
+                actions.push(Some(lowering.builder.add(operation)), copy);
+                continue;
+            }
             let from = match source {
                 Source::Stage(root) => root,
                 Source::Context => {
@@ -313,18 +346,84 @@ pub(super) fn inline_document(name: &str, mode: i32, data: Vec<u8>) -> Operation
     }
 }
 
-fn refuse_remote(path: &str, keyword: &str) -> Result<(), Problem> {
-    let url = ["http://", "https://", "git://", "ssh://"]
+/// For each source where it is to be fetched from, if it is.
+fn addresses(sources: &[String], manner: &Manner) -> Result<Vec<Option<Address>>, Problem> {
+    let addresses = sources
         .iter()
-        .any(|scheme| path.starts_with(scheme));
-    let git = path.starts_with("git@") || (url && (path.ends_with(".git") || path.contains(".git#")));
-    match (url || git, keyword) {
-        (false, _) => Ok(()),
-        (true, "ADD") => Err(Problem::Unsupported {
-            what: format!("ADD of the remote source {path}"),
-            way_out: "; fetch it in a RUN step, or put it into the build context",
-        }),
-        (true, _) if git => Err(Problem::Copy("source can't be a git ref for COPY")),
-        (true, _) => Err(Problem::Copy("source can't be a URL for COPY")),
+        .map(|source| {
+            let address = Address::parse(source).map_err(|problem| Problem::AddSource {
+                source_path: source.clone(),
+                source: problem,
+            })?;
+            // Where paths are meant, `github.com/…` is one.
+            Ok(address.filter(|address| !matches!(address, Address::Git(git) if git.like_a_path)))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    match &manner.remote {
+        None => match addresses.iter().flatten().next() {
+            Some(Address::Git(_)) => return Err(Problem::Copy("source can't be a git ref for COPY")),
+            Some(Address::Http(_)) => return Err(Problem::Copy("source can't be a URL for COPY")),
+            None => {}
+        },
+        Some(flags) if flags.checksum.is_some() => match addresses.as_slice() {
+            [Some(_)] => {}
+            [None] => return Err(Problem::Copy("checksum requires HTTP(S) or Git sources")),
+            _ => return Err(Problem::Copy("checksum can't be specified for multiple sources")),
+        },
+        Some(_) => {}
     }
+    Ok(addresses)
+}
+
+/// What fetches a source, and what copies it.
+fn remote_copy(
+    address: &Address,
+    flags: &RemoteFlags,
+    note: Note,
+    template: &pb::FileActionCopy,
+) -> Result<(Operation, pb::FileActionCopy), Problem> {
+    match address {
+        Address::Git(reference) => {
+            let options = git_options(reference, flags)?;
+            let copy = pb::FileActionCopy {
+                src: "/".to_owned(),
+                ..template.clone()
+            };
+            Ok((remote::repository(reference, &options, note), copy))
+        }
+        Address::Http(url) => {
+            if let Some(checksum) = &flags.checksum {
+                let parsed: Result<registry::Digest, _> = checksum.parse();
+                parsed.map_err(Problem::Checksum)?;
+            }
+            let name = file_name(url).unwrap_or_else(|| UNNAMED.to_owned());
+            let copy = pb::FileActionCopy {
+                src: join(&name, "/"),
+                attempt_unpack_docker_compatibility: flags.unpack,
+                ..template.clone()
+            };
+            Ok((remote::file(url, &name, flags.checksum.as_deref(), note), copy))
+        }
+    }
+}
+
+fn git_options(reference: &GitReference, flags: &RemoteFlags) -> Result<GitOptions, Problem> {
+    if let (Some(flag), Some(address)) = (flags.keep_git_dir, reference.keep_git_dir)
+        && flag != address
+    {
+        return Err(Problem::Copy("inconsistent keep-git-dir configuration"));
+    }
+    if let (Some(flag), Some(address)) = (&flags.checksum, &reference.checksum)
+        && flag != address
+    {
+        return Err(Problem::Checksums {
+            flag: flag.clone(),
+            address: address.clone(),
+        });
+    }
+    Ok(GitOptions {
+        keep_git_dir: flags.keep_git_dir == Some(true),
+        checksum: flags.checksum.clone(),
+        mtime: None,
+    })
 }

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use binfmt::ParsePlatformError;
+use dockerfile::address::GitReferenceError;
 use dockerfile::expand::ExpansionFailed;
 use dockerfile::ignore::PatternError;
 use dockerfile::instruction::MountError;
 use dockerfile::lint::SettingsError;
 use dockerfile::{Lines, ParseError};
 use proto::pb;
+use registry::digest::DigestError;
 use registry::reference::ReferenceError;
 
 use super::HostError;
@@ -46,6 +48,14 @@ pub enum Problem {
     SeveralPlatforms,
     #[error("{what} is not supported by this builder{way_out}")]
     Unsupported { what: String, way_out: &'static str },
+    #[error("invalid build context")]
+    Address(#[source] GitReferenceError),
+    #[error("{0:?} is neither a git repository nor an http address, so it cannot be a build context")]
+    NotAContext(String),
+    #[error("failed to read downloaded context")]
+    ReadContext(#[source] HostError),
+    #[error("the build context {url} is a {compression} archive, which is not supported: use gzip or zstd")]
+    ContextCompression { url: String, compression: &'static str },
     #[error("failed to read dockerfile")]
     ReadDockerfile(#[source] HostError),
     #[error("failed to read dockerfile: open {0}: no such file or directory")]
@@ -101,6 +111,16 @@ pub enum Problem {
     Chmod(String),
     #[error("{0}")]
     Copy(&'static str),
+    #[error("invalid source {source_path:?}")]
+    AddSource {
+        source_path: String,
+        #[source]
+        source: GitReferenceError,
+    },
+    #[error("invalid checksum")]
+    Checksum(#[source] DigestError),
+    #[error("checksum mismatch {flag:?} != {address:?}")]
+    Checksums { flag: String, address: String },
     #[error("invalid mount target {0:?}")]
     MountTarget(String),
     #[error("ssh does not support source")]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use binfmt::Platform;
 use bytes::Bytes;
+use dockerfile::address::Address;
 use dockerfile::expand::{Environment, Expander};
 use dockerfile::instruction::{self, Command, Instruction, Mount};
 use dockerfile::lint::Linter;
@@ -477,7 +478,7 @@ impl Plan {
             .into_iter()
             .flat_map(|at| &self.stages[at].steps)
             .any(|step| match &step.command.instruction {
-                Instruction::Add(add) => !add.files.sources.is_empty(),
+                Instruction::Add(add) => add.files.sources.iter().any(|source| is_path(source)),
                 Instruction::Copy(copy) => copy.from.is_none() && !copy.files.sources.is_empty(),
                 Instruction::Run(run) => !run.mounts.is_empty(),
                 _ => false,
@@ -498,6 +499,14 @@ impl Plan {
             _ => image::scratch(&stage.platform),
         }
     }
+}
+
+/// Whether a source is not at an address, as far as one can tell before its variables are replaced.
+fn is_path(source: &str) -> bool {
+    !matches!(
+        Address::parse(source),
+        Ok(Some(Address::Http(_) | Address::Git(_)))
+    )
 }
 
 impl Stage {

@@ -75,6 +75,17 @@ impl Host for TestHost {
             .collect())
     }
 
+    async fn read_start(
+        &self,
+        definition: pb::Definition,
+        path: String,
+        length: u64,
+    ) -> Result<Bytes, HostError> {
+        let files = self.read_files(definition, vec![path.clone()]).await?;
+        let data = files.get(&path).ok_or("not there")?;
+        Ok(data.slice(..data.len().min(length as usize)))
+    }
+
     async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
         self.asked.lock().unwrap().push(wanted.name.clone());
         let mut config = self

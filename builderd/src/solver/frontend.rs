@@ -1,6 +1,7 @@
 //! Runs frontends for a job: answers what they ask, and loads what they make into the job's graph.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::sync::Arc;
 
 use binfmt::Platform;
@@ -180,23 +181,28 @@ fn is_built_in(source: Option<&String>) -> bool {
 /// The daemon's side of a frontend.
 struct JobHost(Arc<Job>);
 
+impl JobHost {
+    /// What a definition comes to, with its files here; nothing for scratch.
+    async fn snapshot(&self, definition: &pb::Definition) -> Result<Option<Snapshot>, HostError> {
+        let Some(edge) = self.0.load(definition)? else {
+            return Ok(None);
+        };
+        let snapshots = self.0.evaluate(&[edge]).await?;
+        let snapshot = snapshots.into_iter().next().unwrap_or_default();
+        self.0.fetch_files(&snapshot).await?;
+        Ok(Some(snapshot))
+    }
+}
+
 impl Host for JobHost {
     async fn read_files(
         &self,
         definition: pb::Definition,
         paths: Vec<String>,
     ) -> Result<BTreeMap<String, Bytes>, HostError> {
-        let Some(edge) = self.0.load(&definition)? else {
+        let Some(snapshot) = self.snapshot(&definition).await? else {
             return Ok(BTreeMap::new());
         };
-        let snapshot = self
-            .0
-            .evaluate(&[edge])
-            .await?
-            .into_iter()
-            .next()
-            .unwrap_or_default();
-        self.0.fetch_files(&snapshot).await?;
         let store = self.0.solver().store().clone();
         let pool = store.pool().clone();
         pool.run(move || {
@@ -216,13 +222,30 @@ impl Host for JobHost {
         .await?
     }
 
+    async fn read_start(
+        &self,
+        definition: pb::Definition,
+        path: String,
+        length: u64,
+    ) -> Result<Bytes, HostError> {
+        let snapshot = self.snapshot(&definition).await?.unwrap_or_default();
+        let store = self.0.solver().store().clone();
+        let pool = store.pool().clone();
+        pool.run(move || {
+            let mut start = Vec::new();
+            let file = view_of(&snapshot, &store)?.open_file(&path)?;
+            file.take(length).read_to_end(&mut start)?;
+            Ok(start.into())
+        })
+        .await?
+    }
+
     async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
         Ok(self.0.resolve_image(wanted).await?)
     }
 }
 
 fn read_limited(file: std::fs::File, path: &str) -> Result<Bytes, HostError> {
-    use std::io::Read;
     let mut data = Vec::new();
     file.take(MAX_READ + 1).read_to_end(&mut data)?;
     if data.len() as u64 > MAX_READ {

@@ -13,12 +13,21 @@ use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
 use crate::ops::OpError;
 use crate::progress::VertexProgress;
+use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::image::{FetchError, Freshness, Image, ImageError};
 use crate::sources::local::{self, LocalSource};
-use crate::store::Snapshot;
+use crate::store::{CachedResult, Snapshot};
 
 const IMAGE: &str = "docker-image";
 const LOCAL: &str = "local";
+const GIT: &str = "git";
+
+/// Whether the objects behind a reference are wanted, which have to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WantedObjects {
+    None,
+    All,
+}
 
 /// What a source wants of an image besides its reference.
 fn check_attributes(source: &pb::SourceOp, image: &Image) -> Result<(), OpError> {
@@ -64,6 +73,7 @@ impl Job {
                 check_attributes(source, &image)?;
                 image.snapshot.clone()
             }
+            Some((GIT, _)) => return self.repository(source, progress).await,
             _ => {
                 let what = &source.identifier;
                 return Err(OpError::Unsupported(format!(
@@ -75,6 +85,64 @@ impl Job {
             outputs: vec![snapshot],
             cached: false,
         })
+    }
+
+    /// The files of a commit, which are known by its name once they were fetched.
+    async fn repository(&self, source: &pb::SourceOp, progress: &VertexProgress) -> Result<Done, OpError> {
+        let source = GitSource::parse(source)?;
+        let store = self.solver().store();
+        let request = git::Request::open(
+            Git::default(),
+            source,
+            self.sessions(),
+            store.clone(),
+            progress.clone(),
+        )
+        .await?;
+        let resolved = request.resolve().await?;
+        let key = request.source().cache_key(&resolved);
+        let _flight = self.solver().flights().lock(key).await;
+        if let Some(hit) = store.lookup(&key) {
+            return Ok(Done {
+                outputs: hit.outputs,
+                cached: true,
+            });
+        }
+        let outputs = vec![request.check_out(&resolved).await?];
+        store.remember(&key, &CachedResult::now(outputs.clone()));
+        Ok(Done {
+            outputs,
+            cached: false,
+        })
+    }
+
+    /// Looks up what a repository's reference names, and the objects behind it if they are wanted, in a vertex of its own.
+    pub(crate) async fn resolve_repository(
+        &self,
+        source: &pb::SourceOp,
+        name: &str,
+        wanted: WantedObjects,
+    ) -> Result<(Resolved, Objects), GitError> {
+        let progress = self.progress().internal_vertex(name);
+        progress.start();
+        let resolve = async {
+            let source = GitSource::parse(source)?;
+            let store = self.solver().store().clone();
+            let request =
+                git::Request::open(Git::default(), source, self.sessions(), store, progress.clone()).await?;
+            let mut resolved = request.resolve().await?;
+            let objects = match wanted {
+                WantedObjects::None => Objects::default(),
+                WantedObjects::All => request.objects(&mut resolved).await?,
+            };
+            Ok((resolved, objects))
+        };
+        let resolved = resolve.await;
+        match &resolved {
+            Ok(_) => progress.complete(),
+            Err(error) => progress.fail(&super::chain(error)),
+        }
+        resolved
     }
 
     async fn image(

@@ -16,5 +16,6 @@ mod interrupts;
 mod peers;
 mod platforms;
 mod registries;
+mod sources;
 mod state_folder;
 mod steps;

@@ -264,3 +264,48 @@ COPY --from=1 / /
         "{text}"
     );
 }
+
+#[test]
+fn sources_elsewhere_are_fetched_by_operations_of_their_own() {
+    let dockerfile = "\
+FROM busybox
+ADD --checksum=sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad https://e.com/a/file.tar.gz?x /
+ADD --unpack https://e.com/ https://e.com/b /d/
+ADD --keep-git-dir=true --checksum=abc --chown=1:2 git@e.com:a/b.git#v1:sub /src
+ADD https://me:secret@e.com/a.git?submodules=0 local github.com/a/b /x/
+";
+    insta::assert_snapshot!(graph(dockerfile, &[]));
+    insta::assert_snapshot!(history(dockerfile, &[]).join("\n"));
+}
+
+#[test]
+fn a_context_may_be_elsewhere() {
+    let dockerfile = "FROM scratch\nCOPY a b\n";
+    let remote = |host: TestHost, attributes: &[(&str, &str)]| {
+        let built = run(build(&host, &request(attributes))).unwrap();
+        format!(
+            "{}{}",
+            host.asked().join("\n"),
+            render(&built.targets[0].definition)
+        )
+    };
+    let git = [
+        ("context", "https://e.com/a.git#main:sub"),
+        ("build-arg:SOURCE_DATE_EPOCH", "1"),
+    ];
+    insta::assert_snapshot!(remote(TestHost::new(dockerfile), &git));
+    let folder = [
+        ("contextkey", "other"),
+        ("other", "git://e.com/a"),
+        ("contextsubdir", "x/y"),
+    ];
+    insta::assert_snapshot!(remote(TestHost::new(dockerfile), &folder));
+    let archive = [("context", "http://e.com/context.tgz")];
+    let mut host = TestHost::new(dockerfile);
+    host.files
+        .insert("context".to_owned(), Bytes::from_static(b"\x1f\x8b\x08"));
+    insta::assert_snapshot!(remote(host, &archive));
+    let file = [("context", "http://e.com/Dockerfile")];
+    let host = TestHost::new("none").file("context", dockerfile);
+    insta::assert_snapshot!(remote(host, &file));
+}

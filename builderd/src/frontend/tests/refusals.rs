@@ -93,8 +93,38 @@ fn errors_name_their_lines() {
             vec![2],
         ),
         (
-            "FROM busybox\nADD https://x/y /z",
-            "ADD of the remote source https://x/y is not supported by this builder; fetch it in a RUN step, or put it into the build context",
+            "FROM busybox\nADD --checksum=sha256:12 https://x/y /z",
+            "invalid checksum: invalid digest \"sha256:12\": wrong length or characters for its algorithm",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nADD --checksum=sha256:12 a /z",
+            "checksum requires HTTP(S) or Git sources",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nADD --checksum=12 https://x/y https://x/z /z/",
+            "checksum can't be specified for multiple sources",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nADD --checksum=12 https://x/y.git?checksum=34 /z/",
+            "checksum mismatch \"12\" != \"34\"",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nADD --keep-git-dir=true https://x/y.git?keep-git-dir=0 /z/",
+            "inconsistent keep-git-dir configuration",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nADD https://x/y.git?what=0 /z/",
+            "invalid source \"https://x/y.git?what=0\": unexpected query \"what\"",
+            vec![2],
+        ),
+        (
+            "FROM busybox\nCOPY git@x:y /z",
+            "source can't be a git ref for COPY",
             vec![2],
         ),
         (
@@ -169,6 +199,14 @@ fn requests_that_make_no_sense_are_refused() {
         (
             vec![("memory", "1g")],
             "the resource limit memory=1g is not supported by this builder; leave it out, or limit the builder's own container",
+        ),
+        (
+            vec![("context", "https://x/y.git?what=0")],
+            "invalid build context: unexpected query \"what\"",
+        ),
+        (
+            vec![("context", "ftp://me:secret@x/y")],
+            "\"ftp://x/y\" is neither a git repository nor an http address, so it cannot be a build context",
         ),
         (
             vec![("context:x", "local:x")],

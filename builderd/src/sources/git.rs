@@ -1,0 +1,382 @@
+//! `git://` sources: a commit of a repository, or a folder of it, as an immutable layer.
+//!
+//! A reference is looked up at its remote first, which is all that an unchanged one costs: the layer is known by its
+//! commit. What is new is fetched, as little as the server allows, into the one bare repository that the daemon keeps
+//! for the remote (`store::Repository`), and checked out from there. Everything is done by the `git` program
+//! (`command`). Submodules are sources of their own (`submodules`): their addresses are looked at before git is.
+
+mod access;
+mod agent;
+mod checkout;
+mod command;
+mod fetch;
+mod remote;
+mod submodules;
+#[cfg(test)]
+mod tests;
+mod times;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dockerfile::address::{GitUrl, GitUrlError, Mtime, without_credentials};
+use proto::pb;
+
+use crate::progress::VertexProgress;
+use crate::session::{Group, SessionError};
+use crate::store::view::ViewError;
+use crate::store::{CacheKey, LayerError, Snapshot, Store, WorkLost};
+
+pub use command::Git;
+pub use remote::Resolved;
+
+use access::Access;
+use fetch::Fetched;
+
+const SCHEME: &str = "git://";
+/// Raised when the files of a checkout, and so the layer of equal keys, change.
+const VERSION: &str = "1";
+
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    #[error("{identifier:?} is no git source")]
+    Identifier {
+        identifier: String,
+        #[source]
+        source: GitUrlError,
+    },
+    #[error("invalid git ref {0:?}")]
+    Reference(String),
+    #[error("invalid value {value:?} of {name} for a git source: {expected}")]
+    Attribute {
+        name: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("git sources with {name} are not supported: {way_out}")]
+    Unsupported {
+        name: &'static str,
+        way_out: &'static str,
+    },
+    #[error(
+        "cannot run {}: repositories are fetched by the git program, which must be in the PATH of the daemon; where it \
+         is not, check the repository out and build from the folder, or create the builder with an image that has git \
+         (--driver-opt image=…)", program.display()
+    )]
+    Start {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("git was started without pipes")]
+    Pipe,
+    #[error("cannot wait for git")]
+    Wait(#[source] std::io::Error),
+    #[error("git was given up after {} seconds without a sign of life from the server", patience.as_secs())]
+    Silent { patience: Duration },
+    #[error("git wrote more than {} MiB", limit >> 20)]
+    TooMuchOutput { limit: usize },
+    #[error("{doing}: {messages}{hint}")]
+    Failed {
+        doing: String,
+        messages: String,
+        hint: &'static str,
+    },
+    #[error("repository {remote} does not contain ref {reference}{hint}")]
+    NoReference {
+        remote: String,
+        reference: String,
+        hint: &'static str,
+    },
+    #[error("could not find default branch for repository: {remote}")]
+    NoDefaultBranch { remote: String },
+    #[error("repository {remote} answers with {line:?}, which is no listing of refs")]
+    Listing { remote: String, line: String },
+    #[error("repository {remote} has no commit {commit}")]
+    NoCommit { remote: String, commit: String },
+    #[error("expected checksum to match {expected}, got {found}")]
+    Checksum { expected: String, found: String },
+    #[error("commit {commit} of {remote} has no folder {subfolder:?}")]
+    NoFolder {
+        remote: String,
+        commit: String,
+        subfolder: String,
+    },
+    #[error("submodule {name:?} of {remote} {problem}")]
+    Submodule {
+        remote: String,
+        name: String,
+        problem: String,
+    },
+    #[error("cannot fetch submodule {name:?}")]
+    InSubmodule {
+        name: String,
+        #[source]
+        source: Box<Self>,
+    },
+    #[error("secret {0} cannot be sent: it holds a line break or is no text")]
+    Secret(String),
+    #[error("no SSH agent {id:?} is forwarded from the client: build with --ssh {id}")]
+    NoAgent { id: String },
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("cannot {doing} the repository {}", path.display())]
+    Repository {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot prepare what git needs")]
+    Prepare(#[source] std::io::Error),
+    #[error("cannot keep the files that were checked out")]
+    Keep(#[source] std::io::Error),
+    #[error("cannot set the times of the files that were checked out")]
+    Times(#[source] ViewError),
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error(transparent)]
+    Lost(#[from] WorkLost),
+}
+
+/// What a git source asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSource {
+    /// As given, credentials and all.
+    url: GitUrl,
+    /// Branch, tag or commit; empty for the default branch.
+    pub reference: String,
+    /// Empty for the root.
+    pub subfolder: String,
+    pub checksum: Option<String>,
+    pub keep_git_dir: bool,
+    pub submodules: bool,
+    pub mtime: Mtime,
+    pub fetch_by_commit: bool,
+    /// Names of secrets.
+    pub header_secret: String,
+    pub token_secret: String,
+    pub known_hosts: String,
+    /// Name of an SSH agent of the client.
+    pub agent: Option<String>,
+}
+
+impl GitSource {
+    pub fn parse(source: &pb::SourceOp) -> Result<Self, GitError> {
+        let failed = |source_error| GitError::Identifier {
+            identifier: without_credentials(&source.identifier),
+            source: source_error,
+        };
+        let identifier = source
+            .identifier
+            .strip_prefix(SCHEME)
+            .unwrap_or(&source.identifier);
+        let transported = |text: &str| match GitUrl::parse(text) {
+            Err(GitUrlError::NoProtocol(_)) => GitUrl::parse(&format!("https://{text}")),
+            other => other,
+        };
+        let identity = transported(identifier).map_err(failed)?;
+        let (reference, subfolder) = identity.reference_and_subfolder();
+        if reference.starts_with('-') || reference.chars().any(|c| c.is_control()) {
+            return Err(GitError::Reference(reference));
+        }
+        let attributes = Attributes(&source.attrs);
+        attributes.refuse()?;
+        let url = match attributes.text("git.fullurl") {
+            "" => identity,
+            full => transported(full).map_err(failed)?,
+        };
+        Ok(Self {
+            url,
+            reference,
+            subfolder,
+            checksum: attributes.checksum()?,
+            keep_git_dir: attributes.is_set("git.keepgitdir"),
+            submodules: !attributes.is_set("git.skipsubmodules"),
+            mtime: match attributes.text("git.mtime") {
+                "" => Mtime::Checkout,
+                value => Mtime::parse(value).ok_or_else(|| GitError::Attribute {
+                    name: "git.mtime",
+                    value: value.to_owned(),
+                    expected: "checkout or commit",
+                })?,
+            },
+            fetch_by_commit: attributes.is_set("git.fetchbycommit"),
+            header_secret: attributes.text("git.authheadersecret").to_owned(),
+            token_secret: attributes.text("git.authtokensecret").to_owned(),
+            known_hosts: attributes.text("git.knownsshhosts").to_owned(),
+            agent: Some(attributes.text("git.mountsshsock"))
+                .filter(|agent| !agent.is_empty())
+                .map(str::to_owned),
+        })
+    }
+
+    /// The repository as it may be shown.
+    pub fn shown(&self) -> String {
+        without_credentials(&self.url.remote)
+    }
+
+    /// Under what the layer of a resolved source is known.
+    pub fn cache_key(&self, resolved: &Resolved) -> CacheKey {
+        let mut parts = vec![VERSION, resolved.tree_of(self.keeps_git_dir())];
+        // A git folder says where it comes from.
+        let shown = self.shown();
+        if self.keeps_git_dir() {
+            parts.extend([resolved.reference.as_str(), &shown]);
+        }
+        parts.extend([
+            self.subfolder.as_str(),
+            if self.submodules { "submodules" } else { "" },
+            match self.mtime {
+                Mtime::Checkout => "",
+                Mtime::Commit => "commit times",
+            },
+        ]);
+        CacheKey::new("git source", parts)
+    }
+
+    /// A folder of a repository has no git folder of its own.
+    fn keeps_git_dir(&self) -> bool {
+        self.keep_git_dir && self.subfolder.is_empty()
+    }
+}
+
+struct Attributes<'a>(&'a BTreeMap<String, String>);
+
+impl Attributes<'_> {
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.text(name) == "true"
+    }
+
+    fn checksum(&self) -> Result<Option<String>, GitError> {
+        match self.text("git.checksum") {
+            "" => Ok(None),
+            value if value.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Ok(Some(value.to_ascii_lowercase()))
+            }
+            value => Err(GitError::Attribute {
+                name: "git.checksum",
+                value: value.to_owned(),
+                expected: "a commit, or the beginning of one, in hex",
+            }),
+        }
+    }
+
+    fn refuse(&self) -> Result<(), GitError> {
+        for (prefix, name, way_out) in [
+            (
+                "git.sig.",
+                "verified signatures",
+                "verify them before the build, and name the commit with its checksum",
+            ),
+            (
+                "git.bundle",
+                "bundles",
+                "push them to a repository that the daemon can reach",
+            ),
+            (
+                "git.checkoutbundle",
+                "bundles as results",
+                "take the git folder with git.keepgitdir",
+            ),
+        ] {
+            let wanted = |(key, value): (&String, &String)| key.starts_with(prefix) && value != "false";
+            if self.0.iter().any(wanted) {
+                return Err(GitError::Unsupported { name, way_out });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A source being worked on in the name of a client.
+pub struct Request {
+    git: Git,
+    source: GitSource,
+    access: Access,
+    store: Store,
+    log: VertexProgress,
+}
+
+/// The objects behind a reference, as git stores them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    pub commit: Vec<u8>,
+    /// Of an annotated tag.
+    pub tag: Vec<u8>,
+}
+
+impl Request {
+    /// Gets the credentials that the source names.
+    pub async fn open(
+        git: Git,
+        source: GitSource,
+        sessions: &Group,
+        store: Store,
+        log: VertexProgress,
+    ) -> Result<Self, GitError> {
+        let access = Access::open(&source, sessions).await?;
+        Ok(Self {
+            git,
+            source,
+            access,
+            store,
+            log,
+        })
+    }
+
+    pub fn source(&self) -> &GitSource {
+        &self.source
+    }
+
+    /// Finds out which commit is meant.
+    pub async fn resolve(&self) -> Result<Resolved, GitError> {
+        remote::resolve(self).await
+    }
+
+    /// Brings the files of a commit into a layer.
+    pub async fn check_out(&self, resolved: &Resolved) -> Result<Snapshot, GitError> {
+        let fetched = Fetched::get(
+            self,
+            &self.source.url.remote,
+            resolved,
+            self.source.fetch_by_commit,
+        )
+        .await?;
+        if let Some(expected) = &self.source.checksum {
+            fetched.check(expected).await?;
+        }
+        checkout::check_out(self, fetched, resolved).await
+    }
+
+    /// What the reference is, with its commit and its tag as git stores them.
+    pub async fn objects(&self, resolved: &mut Resolved) -> Result<Objects, GitError> {
+        let fetched = Fetched::get(
+            self,
+            &self.source.url.remote,
+            resolved,
+            self.source.fetch_by_commit,
+        )
+        .await?;
+        let commit = fetched.commit().await?;
+        let mut objects = Objects::default();
+        if commit == resolved.object {
+            resolved.commit = None;
+        } else {
+            objects.tag = fetched.object("tag", &resolved.object).await?;
+            resolved.commit = Some(commit.clone());
+        }
+        objects.commit = fetched.object("commit", &commit).await?;
+        Ok(objects)
+    }
+
+    /// A call that reaches the server behind `url`, whose name in it is `origin`.
+    fn call(&self, url: &str) -> command::Call<'_> {
+        self.access.apply(self.git.call().logged(&self.log), url)
+    }
+}

@@ -1,0 +1,61 @@
+//! The client's SSH agent as a socket here: each connection to it is one through the session.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+
+use crate::session::Session;
+
+/// Agents are asked one question after the other; more connections than this are no questions.
+const CONNECTIONS: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct AgentSocket {
+    path: PathBuf,
+    /// Ends the relay, and every connection, with the socket.
+    _relay: JoinSet<()>,
+}
+
+impl AgentSocket {
+    /// `folder` must be private: whoever can open the socket can use the keys.
+    pub(super) fn listen(folder: &Path, session: Arc<Session>, id: &str) -> io::Result<Self> {
+        let path = folder.join("agent");
+        let listener = UnixListener::bind(&path)?;
+        let mut relay = JoinSet::new();
+        relay.spawn(accept(listener, session, id.to_owned()));
+        Ok(Self { path, _relay: relay })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+async fn accept(listener: UnixListener, session: Arc<Session>, id: String) {
+    let mut connections = JoinSet::new();
+    loop {
+        if connections.len() >= CONNECTIONS {
+            connections.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                connections.spawn(relay(stream, Arc::clone(&session), id.clone()));
+            }
+            Err(error) => return tracing::debug!(%error, "the socket for an SSH agent is gone"),
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn relay(mut stream: UnixStream, session: Arc<Session>, id: String) {
+    let mut agent = match session.forward_agent(&id).await {
+        Ok(agent) => agent,
+        Err(error) => return tracing::debug!(%error, "no connection to the client's SSH agent"),
+    };
+    if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut agent).await {
+        tracing::debug!(%error, "a connection to the client's SSH agent broke off");
+    }
+}
