@@ -140,7 +140,7 @@ impl Job {
         let resolved = resolve.await;
         match &resolved {
             Ok(_) => progress.complete(),
-            Err(error) => progress.fail(&super::chain(error)),
+            Err(error) => progress.fail(&proto::chain(error)),
         }
         resolved
     }

@@ -114,7 +114,7 @@ impl World {
     async fn load(&self, source: GitSource) -> Result<PathBuf, String> {
         let request = self.request(source).await;
         let loaded = async { request.check_out(&request.resolve().await?).await };
-        let snapshot = loaded.await.map_err(|error| crate::solver::chain(&error))?;
+        let snapshot = loaded.await.map_err(|error| proto::chain(&error))?;
         Ok(self.store.layer_folder(&snapshot.layers()[0]))
     }
 
