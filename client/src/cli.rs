@@ -2,14 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::ArgValueCandidates;
 
 use crate::commands::{
-    self, Context, build::BuildArgs, create::CreateArgs, dial_stdio::DialStdioArgs,
-    imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs, rm::RmArgs, stop::StopArgs,
-    use_builder::UseArgs,
+    self, Context, build::BuildArgs, completion::CompletionArgs, create::CreateArgs,
+    dial_stdio::DialStdioArgs, imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs, rm::RmArgs,
+    stop::StopArgs, use_builder::UseArgs,
 };
-use crate::settings::Settings;
+use crate::completion;
+use crate::output;
+use crate::plugin::Run;
+
+/// How Docker's command line ends after a wrong flag.
+const WRONG_FLAG: u8 = 125;
 
 /// Build container images for many CPU architectures at once
 ///
@@ -31,7 +38,7 @@ use crate::settings::Settings;
 )]
 pub struct Cli {
     /// Override the configured builder instance [env: TRIMARAN_BUILDER or BUILDX_BUILDER]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = ArgValueCandidates::new(completion::builders))]
     builder: Option<String>,
     /// Enable debug logging
     #[arg(short = 'D', long, global = true)]
@@ -53,15 +60,47 @@ enum Command {
     Imagetools(ImagetoolsArgs),
     DialStdio(DialStdioArgs),
     Binfmt(binfmt::command::Args),
+    Completion(CompletionArgs),
     /// Show trimaran version information
     Version,
 }
 
 impl Cli {
-    pub async fn run(self, settings: Settings) -> anyhow::Result<ExitCode> {
+    /// The command that the words mean. Help that was asked for and mistakes are printed; the code is to exit with.
+    pub fn parse_call(call: &Run) -> Result<Self, ExitCode> {
+        let name = call.words.first().map(|word| word.to_string_lossy().into_owned());
+        let parsed = Self::command()
+            .bin_name(name.unwrap_or_default())
+            .try_get_matches_from(&call.words)
+            .and_then(|matches| Self::from_arg_matches(&matches));
+        match parsed {
+            Ok(mut cli) => {
+                cli.debug |= call.debug;
+                Ok(cli)
+            }
+            // A command that only has others shows them, as an answer.
+            Err(answer) if answer.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                // A closed terminal takes no answer.
+                let _ = output::data(&answer.render().to_string());
+                Err(ExitCode::SUCCESS)
+            }
+            Err(answer) => {
+                // As above; the exit code still does its work.
+                let _ = answer.print();
+                Err(match answer.use_stderr() {
+                    false => ExitCode::SUCCESS,
+                    true if call.is_plugin && is_about_a_flag(&answer) => ExitCode::from(WRONG_FLAG),
+                    true => ExitCode::FAILURE,
+                })
+            }
+        }
+    }
+
+    pub async fn run(self, call: Run) -> anyhow::Result<ExitCode> {
         let context = Context {
-            settings,
+            settings: call.settings,
             builder: self.builder,
+            debug: self.debug,
         };
         match self.command {
             Command::Binfmt(args) => return Ok(args.run()),
@@ -74,10 +113,18 @@ impl Cli {
             Command::Stop(args) => commands::stop::run(&args, &context).await?,
             Command::Imagetools(args) => commands::imagetools::run(&args, &context).await?,
             Command::DialStdio(args) => commands::dial_stdio::run(&args, &context).await?,
+            Command::Completion(args) => commands::completion::run(&args)?,
             Command::Version => commands::version::run()?,
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn is_about_a_flag(error: &clap::Error) -> bool {
+    matches!(
+        error.get(ContextKind::InvalidArg),
+        Some(ContextValue::String(argument)) if argument.starts_with('-')
+    )
 }
 
 #[cfg(test)]
@@ -86,7 +133,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 }

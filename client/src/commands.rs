@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, whose texts are the manual, and the work.
 
 pub mod build;
+pub mod completion;
 pub mod create;
 pub mod dial_stdio;
 pub mod imagetools;
@@ -21,6 +22,8 @@ pub struct Context {
     pub settings: Settings,
     /// `--builder`.
     pub builder: Option<String>,
+    /// `--debug`.
+    pub debug: bool,
 }
 
 /// A duration as Go writes it: `20s`, `1m30s`, `500ms`.

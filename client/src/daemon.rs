@@ -6,7 +6,7 @@ use std::time::Duration;
 use binfmt::Platform;
 use proto::control::control_client::ControlClient;
 use proto::control::{InfoRequest, ListWorkersRequest};
-use proto::types::GcPolicy;
+use proto::types::{CdiDevice, GcPolicy};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -22,6 +22,9 @@ pub struct DaemonInfo {
     pub platforms: Vec<Platform>,
     pub labels: BTreeMap<String, String>,
     pub gc_policy: Vec<GcPolicy>,
+    /// The ids of its workers.
+    pub ids: Vec<String>,
+    pub devices: Vec<CdiDevice>,
 }
 
 pub fn control(channel: Channel) -> ControlClient<Channel> {
@@ -56,9 +59,15 @@ pub async fn info(channel: Channel) -> Result<DaemonInfo, tonic::Status> {
                 info.platforms.push(platform);
             }
         }
-        info.labels.extend(worker.labels);
-        info.gc_policy.extend(worker.gc_policy);
+        // As in buildx, the first worker stands for all.
+        if info.ids.is_empty() {
+            info.labels = worker.labels;
+            info.gc_policy = worker.gc_policy;
+        }
+        info.ids.push(worker.id);
+        info.devices = worker.cdi_devices;
     }
+    info.ids.sort();
     Ok(info)
 }
 

@@ -1,21 +1,31 @@
 //! Which Docker engine the user means, and how to reach it.
 //!
 //! The Docker command line's rules: `DOCKER_HOST`, else the context named by `DOCKER_CONTEXT` or by `config.json`, else
-//! the local socket.
+//! the local socket. Where an engine is named, in instances and on the command line, it is a context's name or an
+//! address.
+
+mod contexts;
 
 use std::path::{Path, PathBuf};
 
-use bollard::{API_DEFAULT_VERSION, Docker};
-use serde::Deserialize;
-use sha2::Digest as _;
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::settings::Settings;
+use crate::ssh::{self, SshError};
+
+pub use contexts::{context_names, current_context, has_context};
 
 pub const DEFAULT_ENDPOINT: &str = "unix:///var/run/docker.sock";
+/// The context that is there without being made.
+pub const DEFAULT_CONTEXT: &str = "default";
 const TIMEOUT_SECONDS: u64 = 120;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
+    #[error("there is no Docker context \"{name}\", `docker context ls` lists those there are")]
+    NoContext { name: String },
     #[error("reading the Docker context \"{name}\" ({})", path.display())]
     ReadContext {
         name: String,
@@ -26,8 +36,14 @@ pub enum DockerError {
     ParseContext { name: String, source: serde_json::Error },
     #[error("the Docker context \"{name}\" names no Docker engine")]
     EmptyContext { name: String },
-    #[error("Docker endpoint {endpoint} is not supported: use unix:// or tcp://")]
+    #[error(
+        "the Docker context \"{name}\" trusts any certificate, which is not supported: give it the engine's authority with `docker context update --docker host=…,ca=FILE`"
+    )]
+    Unverified { name: String },
+    #[error("Docker endpoint {endpoint} is not supported: use unix://PATH, tcp://HOST:PORT or ssh://HOST")]
     Scheme { endpoint: String },
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     #[error("cannot connect to the Docker engine at {endpoint}")]
     Connect {
         endpoint: String,
@@ -35,83 +51,74 @@ pub enum DockerError {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ContextFile {
-    #[serde(default)]
-    endpoints: ContextEndpoints,
+/// An engine's address, and the certificates for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    pub host: String,
+    /// A folder with `ca.pem`, `cert.pem` and `key.pem`.
+    certificates: Option<PathBuf>,
 }
 
-#[derive(Default, Deserialize)]
-struct ContextEndpoints {
-    docker: Option<ContextEndpoint>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ContextEndpoint {
-    #[serde(default)]
-    host: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ConfigFile {
-    current_context: String,
-}
-
-/// The endpoint of the engine in use, as it is written in builder instances.
+/// The endpoint of the engine in use, as it is written in builder instances: the name of a context made by the user,
+/// else an address.
 pub fn current_endpoint(settings: &Settings) -> Result<String, DockerError> {
-    if let Some(host) = settings.get("DOCKER_HOST") {
-        return Ok(host.to_owned());
-    }
     let name = current_context(settings);
-    context_endpoint(settings, &name)
+    if name == DEFAULT_CONTEXT {
+        return Ok(default_host(settings).to_owned());
+    }
+    // One that is not there is found out now, before it is written anywhere.
+    contexts::engine(settings, &name)?;
+    Ok(name)
 }
 
-/// The name of the context in use.
-pub fn current_context(settings: &Settings) -> String {
-    if settings.get("DOCKER_HOST").is_some() {
-        return "default".to_owned();
-    }
-    if let Some(name) = settings.get("DOCKER_CONTEXT") {
-        return name.to_owned();
-    }
-    let config = std::fs::read(settings.docker_config_folder().join("config.json")).unwrap_or_default();
-    let config: ConfigFile = serde_json::from_slice(&config).unwrap_or_default();
-    if config.current_context.is_empty() {
-        "default".to_owned()
+fn default_host(settings: &Settings) -> &str {
+    settings.get("DOCKER_HOST").unwrap_or(DEFAULT_ENDPOINT)
+}
+
+/// The engine that an endpoint means: an address, or the name of a context.
+pub fn engine(settings: &Settings, endpoint: &str) -> Result<Engine, DockerError> {
+    let of_environment = |host: &str| Engine {
+        host: host.to_owned(),
+        certificates: certificates(settings, host),
+    };
+    if endpoint.contains("://") {
+        Ok(of_environment(endpoint))
+    } else if endpoint == DEFAULT_CONTEXT {
+        Ok(of_environment(default_host(settings)))
     } else {
-        config.current_context
+        contexts::engine(settings, endpoint)
     }
 }
 
-/// The endpoint of a named context.
-pub fn context_endpoint(settings: &Settings, name: &str) -> Result<String, DockerError> {
-    if name == "default" {
-        return Ok(settings.get("DOCKER_HOST").unwrap_or(DEFAULT_ENDPOINT).to_owned());
+/// An address as a user may write it, in full: with the port and the path that Docker assumes.
+pub fn full_address(text: &str) -> Result<String, DockerError> {
+    let text = text.trim();
+    let unsupported = || DockerError::Scheme {
+        endpoint: text.to_owned(),
+    };
+    match text.split_once("://") {
+        Some(("unix", "")) => Ok(DEFAULT_ENDPOINT.to_owned()),
+        Some(("unix" | "http" | "https", _)) => Ok(text.to_owned()),
+        Some(("ssh", _)) => {
+            ssh::Target::parse(text)?;
+            Ok(text.to_owned())
+        }
+        Some(("tcp", address)) => tcp_address(address).ok_or_else(unsupported),
+        Some(_) => Err(unsupported()),
+        None => tcp_address(text).ok_or_else(unsupported),
     }
-    let folder = hex::encode(sha2::Sha256::digest(name));
-    let path = settings
-        .docker_config_folder()
-        .join("contexts/meta")
-        .join(folder)
-        .join("meta.json");
-    let bytes = std::fs::read(&path).map_err(|source| DockerError::ReadContext {
-        name: name.to_owned(),
-        path,
-        source,
-    })?;
-    let file: ContextFile = serde_json::from_slice(&bytes).map_err(|source| DockerError::ParseContext {
-        name: name.to_owned(),
-        source,
-    })?;
-    match file.endpoints.docker {
-        Some(endpoint) if !endpoint.host.is_empty() => Ok(endpoint.host),
-        _ => Err(DockerError::EmptyContext {
-            name: name.to_owned(),
-        }),
-    }
+}
+
+fn tcp_address(address: &str) -> Option<String> {
+    let address = address.trim_end_matches('/');
+    let (host, port) = match address.rsplit_once(':') {
+        // The colons of an IPv6 address are within its brackets.
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (address, "2375"),
+    };
+    let host = if host.is_empty() { "localhost" } else { host };
+    port.parse::<u16>().ok()?;
+    (!host.contains(['/', '@'])).then(|| format!("tcp://{host}:{port}"))
 }
 
 /// The socket behind an endpoint on this machine.
@@ -119,43 +126,72 @@ pub fn local_socket(endpoint: &str) -> Option<&Path> {
     endpoint.strip_prefix("unix://").map(Path::new)
 }
 
-/// A client of the engine, at the newest API version that both sides know.
+/// A client of the engine that an endpoint means, at the newest API version that both sides know.
 pub async fn connect(settings: &Settings, endpoint: &str) -> Result<Docker, DockerError> {
+    let engine = engine(settings, endpoint)?;
+    let host = engine.host.as_str();
     let failed = |source| DockerError::Connect {
-        endpoint: endpoint.to_owned(),
+        endpoint: host.to_owned(),
         source,
     };
-    let docker = if let Some(socket) = endpoint.strip_prefix("unix://") {
+    let docker = if let Some(socket) = host.strip_prefix("unix://") {
         Docker::connect_with_socket(socket, TIMEOUT_SECONDS, API_DEFAULT_VERSION)
-    } else if endpoint.starts_with("tcp://")
-        || endpoint.starts_with("http://")
-        || endpoint.starts_with("https://")
-    {
-        match certificates(settings, endpoint) {
+    } else if host.starts_with("ssh://") {
+        over_ssh(&ssh::Target::parse(host)?)
+    } else if host.starts_with("tcp://") || host.starts_with("http://") || host.starts_with("https://") {
+        match &engine.certificates {
             Some(folder) => Docker::connect_with_ssl(
-                endpoint,
+                host,
                 &folder.join("key.pem"),
                 &folder.join("cert.pem"),
                 &folder.join("ca.pem"),
                 TIMEOUT_SECONDS,
                 API_DEFAULT_VERSION,
             ),
-            None => Docker::connect_with_http(endpoint, TIMEOUT_SECONDS, API_DEFAULT_VERSION),
+            None => Docker::connect_with_http(host, TIMEOUT_SECONDS, API_DEFAULT_VERSION),
         }
     } else {
         return Err(DockerError::Scheme {
-            endpoint: endpoint.to_owned(),
+            endpoint: host.to_owned(),
         });
     };
     docker.map_err(failed)?.negotiate_version().await.map_err(failed)
 }
 
-fn certificates(settings: &Settings, endpoint: &str) -> Option<PathBuf> {
-    (settings.get("DOCKER_TLS_VERIFY").is_some() || endpoint.starts_with("https://")).then(|| {
+/// As the Docker command line does it: its own on the other machine connects to the engine's socket there.
+fn over_ssh(target: &ssh::Target) -> Result<Docker, bollard::errors::Error> {
+    let mut command = vec!["docker".to_owned()];
+    if let Some(socket) = target.socket() {
+        command.push(format!("--host=unix://{socket}"));
+    }
+    command.extend(["system".to_owned(), "dial-stdio".to_owned()]);
+    let target = target.clone();
+    let connector =
+        tower::service_fn(move |_: http::Uri| std::future::ready(target.open(&command).map(TokioIo::new)));
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    Docker::connect_with_custom_transport(
+        move |request: BollardRequest| {
+            let response = client.request(request);
+            async move { response.await.map_err(bollard::errors::Error::from) }
+        },
+        Some("http://docker.example.com"),
+        TIMEOUT_SECONDS,
+        API_DEFAULT_VERSION,
+    )
+}
+
+fn certificates(settings: &Settings, host: &str) -> Option<PathBuf> {
+    let wanted = host.starts_with("https://") || (host.starts_with("tcp://") && tls_by_environment(settings));
+    wanted.then(|| {
         settings
             .get("DOCKER_CERT_PATH")
             .map_or_else(|| settings.docker_config_folder(), PathBuf::from)
     })
+}
+
+/// Whether the environment asks for TLS, which cannot be written into an instance.
+pub fn tls_by_environment(settings: &Settings) -> bool {
+    settings.get("DOCKER_TLS_VERIFY").is_some() || settings.get("DOCKER_TLS").is_some()
 }
 
 #[cfg(test)]
@@ -163,35 +199,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_engine_is_found_by_the_rules_of_docker() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().to_str().unwrap();
-        let of = |more: &[(&str, &str)]| Settings::of(&[&[("DOCKER_CONFIG", config)], more].concat());
-        assert_eq!(current_endpoint(&of(&[])).unwrap(), DEFAULT_ENDPOINT);
-        assert_eq!(
-            current_endpoint(&of(&[("DOCKER_HOST", "tcp://h:1")])).unwrap(),
-            "tcp://h:1"
-        );
-
-        let meta = folder
-            .path()
-            .join("contexts/meta")
-            .join(hex::encode(sha2::Sha256::digest("far")));
-        std::fs::create_dir_all(&meta).unwrap();
-        std::fs::write(
-            meta.join("meta.json"),
-            r#"{"Name":"far","Endpoints":{"docker":{"Host":"tcp://far:2375"}}}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            current_endpoint(&of(&[("DOCKER_CONTEXT", "far")])).unwrap(),
-            "tcp://far:2375"
-        );
-        std::fs::write(folder.path().join("config.json"), r#"{"currentContext":"far"}"#).unwrap();
-        assert_eq!(current_endpoint(&of(&[])).unwrap(), "tcp://far:2375");
-        assert!(matches!(
-            current_endpoint(&of(&[("DOCKER_CONTEXT", "lost")])),
-            Err(DockerError::ReadContext { .. })
-        ));
+    fn addresses_get_what_docker_assumes() {
+        for (text, full) in [
+            ("unix://", DEFAULT_ENDPOINT),
+            ("unix:///x.sock", "unix:///x.sock"),
+            ("tcp://host", "tcp://host:2375"),
+            ("tcp://:7", "tcp://localhost:7"),
+            ("host:7", "tcp://host:7"),
+            ("tcp://[::1]", "tcp://[::1]:2375"),
+            ("tcp://[::1]:9/", "tcp://[::1]:9"),
+            ("ssh://me@host:22", "ssh://me@host:22"),
+        ] {
+            assert_eq!(full_address(text).unwrap(), full);
+        }
+        for text in ["npipe:////./pipe/x", "fd://", "tcp://host:x", "ssh://", "ftp://x"] {
+            assert!(full_address(text).is_err(), "{text}");
+        }
     }
 }

@@ -17,12 +17,29 @@ use crate::builders::{Builder, Node};
 use crate::docker::DockerError;
 use crate::progress;
 use crate::settings::Settings;
+use crate::ssh::SshError;
 
 pub use executable::ExecutableError;
 pub use stream::DaemonStream;
 
+pub const CONTAINER: &str = "docker-container";
+pub const REMOTE: &str = "remote";
+pub const LOCAL: &str = "local";
+
 /// The drivers by name, in the order in which help texts list them.
-pub const NAMES: [&str; 3] = ["docker-container", "remote", "local"];
+pub const NAMES: [&str; 3] = [CONTAINER, REMOTE, LOCAL];
+
+/// Refuses a driver that there is not.
+pub fn known(name: &str) -> Result<(), DriverError> {
+    match name {
+        name if NAMES.contains(&name) => Ok(()),
+        "kubernetes" => Err(DriverError::Kubernetes),
+        "docker" => Err(DriverError::Docker),
+        other => Err(DriverError::UnknownDriver {
+            name: other.to_owned(),
+        }),
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
@@ -49,8 +66,30 @@ impl fmt::Display for Condition {
 pub enum DriverError {
     #[error("failed to find driver \"{name}\", available are {}", NAMES.join(", "))]
     UnknownDriver { name: String },
-    #[error("invalid driver option {option} for {driver} driver")]
-    UnknownOption { option: String, driver: &'static str },
+    #[error(
+        "the kubernetes driver is not supported: run builderd in the cluster, and reach it with `--driver remote tcp://HOST:PORT`, for instance through `kubectl port-forward`"
+    )]
+    Kubernetes,
+    #[error(
+        "additional instances of driver \"docker\" cannot be created, as it is the engine's own: use docker-container"
+    )]
+    Docker,
+    #[error("invalid driver option {option} for {driver} driver, {known}")]
+    UnknownOption {
+        option: String,
+        driver: &'static str,
+        known: &'static str,
+    },
+    #[error("driver option {option}={value} is not supported: {way_out}")]
+    UnsupportedOption {
+        option: &'static str,
+        value: String,
+        way_out: &'static str,
+    },
+    #[error("non-absolute path '{path}' provided for {option}")]
+    RelativePath { option: &'static str, path: String },
+    #[error("setting {what} is not supported for remote driver: the daemon has its own")]
+    NotOurs { what: &'static str },
     #[error("invalid value \"{value}\" for driver option {option}: {expected}")]
     OptionValue {
         option: &'static str,
@@ -58,13 +97,19 @@ pub enum DriverError {
         expected: &'static str,
     },
     #[error(
-        "endpoint {endpoint} is not valid for the remote driver: write unix://PATH, tcp://HOST:PORT or docker-container://NAME"
+        "endpoint {endpoint} is not valid for the remote driver: write unix://PATH, tcp://HOST:PORT, ssh://[USER@]HOST[:PORT][/SOCKET] or docker-container://NAME"
     )]
     Endpoint { endpoint: String },
+    #[error(
+        "endpoint {endpoint} is not supported: forward the pod's port with `kubectl port-forward`, and write tcp://localhost:PORT"
+    )]
+    Pod { endpoint: String },
     #[error(transparent)]
-    Docker(#[from] DockerError),
+    Ssh(#[from] SshError),
+    #[error(transparent)]
+    Engine(#[from] DockerError),
     #[error("asking the Docker engine to {action}")]
-    Engine {
+    Request {
         action: String,
         source: bollard::errors::Error,
     },
@@ -89,10 +134,21 @@ pub enum DriverError {
     NotReady { seconds: u64, log: String },
     #[error("no daemon answered at {endpoint} within {seconds} s")]
     Silent { endpoint: String, seconds: u64 },
-    #[error("TLS needs {missing} beside {given}")]
-    IncompleteTls {
-        given: &'static str,
-        missing: &'static str,
+    #[error(
+        "TLS over {endpoint} is not supported, as only tcp:// takes certificates: leave cacert, cert, key and servername out"
+    )]
+    TlsEndpoint { endpoint: String },
+    #[error("tls enabled, but missing keys {missing}")]
+    IncompleteTls { missing: String },
+    #[error("no credentials for the image {image}")]
+    Credentials {
+        image: String,
+        source: registry::docker_config::DockerConfigError,
+    },
+    #[error("invalid image name {image}")]
+    Image {
+        image: String,
+        source: registry::reference::ReferenceError,
     },
     #[error("a raw stream to {endpoint} is not possible: the connection is encrypted by this program itself")]
     NoRawStream { endpoint: String },
@@ -113,16 +169,37 @@ pub enum Driver {
 impl Driver {
     /// The driver of one node. Options are checked here, before anything is contacted.
     pub fn of(settings: &Settings, builder: &Builder, node: &Node) -> Result<Self, DriverError> {
+        known(&builder.driver)?;
         match builder.driver.as_str() {
-            "docker-container" => {
-                container::Container::new(settings, node).map(|driver| Self::Container(Box::new(driver)))
-            }
-            "remote" => remote::Remote::new(settings, node).map(Self::Remote),
-            "local" => local::Local::new(settings, node).map(Self::Local),
-            other => Err(DriverError::UnknownDriver {
-                name: other.to_owned(),
-            }),
+            CONTAINER => container::Container::new(settings, node, builder.origin)
+                .map(|driver| Self::Container(Box::new(driver))),
+            REMOTE => remote::Remote::new(settings, node).map(Self::Remote),
+            _ => local::Local::new(settings, node).map(Self::Local),
         }
+    }
+
+    /// `default-load`: whether a build without an output goes into the Docker engine.
+    pub fn loads_by_default(&self) -> bool {
+        match self {
+            Self::Container(driver) => driver.loads_by_default(),
+            Self::Remote(driver) => driver.loads_by_default(),
+            Self::Local(_) => false,
+        }
+    }
+
+    /// What buildx calls features of a driver, by name.
+    pub fn features(&self) -> [(&'static str, bool); 6] {
+        [
+            (
+                "Automatically load images to the Docker Engine image store",
+                self.loads_by_default(),
+            ),
+            ("Cache export", true),
+            ("Direct push", true),
+            ("Docker exporter", true),
+            ("Multi-platform build", true),
+            ("OCI exporter", true),
+        ]
     }
 
     pub async fn condition(&self) -> Result<Condition, DriverError> {
@@ -135,10 +212,15 @@ impl Driver {
 
     /// Starts the daemon unless it runs, and waits until it answers.
     pub async fn boot(&self, progress: &progress::Sender) -> Result<(), DriverError> {
+        self.boot_among(progress, "internal").await
+    }
+
+    /// As [`Self::boot`], one of several whose steps are told apart by what is in brackets.
+    pub async fn boot_among(&self, progress: &progress::Sender, bracket: &str) -> Result<(), DriverError> {
         match self {
-            Self::Container(driver) => driver.boot(progress).await,
-            Self::Remote(driver) => driver.boot(progress).await,
-            Self::Local(driver) => driver.boot(progress).await,
+            Self::Container(driver) => driver.boot(progress, bracket).await,
+            Self::Remote(driver) => driver.boot(progress, bracket).await,
+            Self::Local(driver) => driver.boot(progress, bracket).await,
         }
     }
 
@@ -180,6 +262,19 @@ impl Driver {
             .open()
             .await
             .map_err(|source| DriverError::Connect { endpoint, source })
+    }
+}
+
+/// A boolean as Go spells it.
+fn switch(option: &'static str, value: &str) -> Result<bool, DriverError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(DriverError::OptionValue {
+            option,
+            value: value.to_owned(),
+            expected: "true or false",
+        }),
     }
 }
 

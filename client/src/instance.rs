@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::builders::{Builder, Node, NodeChange, Reach, Store, StoreError, Transaction};
+use crate::builders::{Builder, Node, NodeChange, Origin, Store, StoreError, Transaction, valid_name};
 use crate::daemon::{self, DaemonInfo};
 use crate::docker::{self, DockerError};
 use crate::drivers::{Condition, Driver, DriverError};
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 use tonic::transport::Channel;
 
 /// The name of the builder that is there without being created.
-pub const DEFAULT: &str = "default";
+pub const DEFAULT: &str = docker::DEFAULT_CONTEXT;
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
@@ -39,7 +39,7 @@ impl Builders {
     pub fn new(settings: &Settings) -> Self {
         Self {
             settings: settings.clone(),
-            store: Store::new(settings.config_folder()),
+            store: Store::new(settings.config_folder(), settings.buildx_folder()),
         }
     }
 
@@ -47,47 +47,80 @@ impl Builders {
         self.store.lock()
     }
 
+    /// As [`Store::lock_for`].
+    pub fn lock_for(&self, name: &str) -> Result<Transaction, StoreError> {
+        self.store.lock_for(name)
+    }
+
     /// What `use` remembers its choice for.
     pub fn endpoint(&self) -> Result<String, DockerError> {
         docker::current_endpoint(&self.settings)
     }
 
-    /// The named builder, else the one of the environment, else the current one, else the default.
+    /// The named builder, else the one of the environment, else the current one, else that of the Docker context.
     pub async fn find(&self, name: Option<&str>) -> Result<Builder, InstanceError> {
         let name = name.or_else(|| self.settings.builder());
         let stored = {
             let transaction = self.lock()?;
             match name {
-                Some(DEFAULT) => transaction.find(DEFAULT)?,
+                Some(name) if docker::has_context(&self.settings, name) => {
+                    // A context's name need not be one that an instance can have.
+                    match valid_name(name) {
+                        Ok(name) => transaction.find(&name)?,
+                        Err(_) => None,
+                    }
+                }
                 Some(name) => return Ok(transaction.builder(name)?),
                 None => transaction.current(&self.endpoint()?)?,
             }
         };
         match stored {
             Some(builder) => Ok(builder),
-            None => self.default_builder().await,
+            None => {
+                let context = name.map_or_else(|| docker::current_context(&self.settings), str::to_owned);
+                self.of_context(&context).await
+            }
         }
     }
 
-    /// All stored builders and the default.
+    /// All stored builders by name, and then those of the Docker contexts.
     pub async fn all(&self) -> Result<Vec<Builder>, InstanceError> {
         let mut builders = self.lock()?.list()?;
-        if builders.iter().all(|builder| builder.name != DEFAULT) {
-            builders.push(self.default_builder().await?);
+        let mut contexts = docker::context_names(&self.settings);
+        contexts.push(DEFAULT.to_owned());
+        contexts.sort();
+        for name in contexts {
+            if builders.iter().all(|builder| builder.name != name) {
+                builders.push(self.of_context(&name).await?);
+            }
         }
         Ok(builders)
     }
 
-    /// The builder that needs no `create`: in the Docker engine if one answers, else a daemon of our own.
-    pub async fn default_builder(&self) -> Result<Builder, InstanceError> {
-        let endpoint = self.endpoint()?;
-        let driver = self.default_driver(&endpoint).await;
-        let mut builder = Builder::new(DEFAULT, driver);
-        let endpoint = if driver == "local" {
-            format!("local://{DEFAULT}0")
+    /// The names that `--builder` takes.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.store.names().unwrap_or_default();
+        names.extend(docker::context_names(&self.settings));
+        names.push(DEFAULT.to_owned());
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The builder that needs no `create`: in the engine of a Docker context. The default one is a daemon of our own
+    /// where no engine answers.
+    async fn of_context(&self, name: &str) -> Result<Builder, InstanceError> {
+        let (driver, endpoint) = if name == DEFAULT {
+            let endpoint = docker::engine(&self.settings, DEFAULT)?.host;
+            match self.default_driver(&endpoint).await {
+                "local" => ("local", format!("local://{DEFAULT}0")),
+                driver => (driver, endpoint),
+            }
         } else {
-            endpoint
+            ("docker-container", name.to_owned())
         };
+        let mut builder = Builder::new(name, driver);
+        builder.origin = Origin::Context;
         builder
             .update(NodeChange {
                 name: None,
@@ -108,19 +141,9 @@ impl Builders {
         }
     }
 
-    pub fn use_builder(&self, name: &str, reach: Reach) -> Result<(), InstanceError> {
-        let endpoint = self.endpoint()?;
-        Ok(self.lock()?.set_current(&endpoint, name, reach)?)
-    }
-
-    /// Notes that a builder was used. The default one has no file to note it in.
+    /// Notes that a builder was used. One that nobody made has no file to note it in.
     pub fn touch(&self, builder: &Builder) -> Result<(), StoreError> {
-        let transaction = self.lock()?;
-        if transaction.find(&builder.name)?.is_some() {
-            transaction.touch(&builder.name)
-        } else {
-            Ok(())
-        }
+        self.lock()?.touch(&builder.name)
     }
 }
 
@@ -191,15 +214,25 @@ async fn ask(driver: &Driver) -> Result<NodeState, InstanceError> {
 
 /// Starts every node that does not run. Returns whether there was anything to do.
 pub async fn boot(nodes: &[LoadedNode], progress: &progress::Sender) -> Result<bool, InstanceError> {
-    let idle: Vec<&Driver> = nodes
+    let idle: Vec<(&str, &Driver)> = nodes
         .iter()
         .filter(|node| {
             node.state
                 .as_ref()
                 .is_ok_and(|state| state.condition != Condition::Running)
         })
-        .filter_map(|node| node.driver.as_ref())
+        .filter_map(|node| Some((node.node.name.as_str(), node.driver.as_ref()?)))
         .collect();
-    futures::future::try_join_all(idle.iter().map(|driver| driver.boot(progress))).await?;
+    let several = idle.len() > 1;
+    futures::future::try_join_all(idle.iter().map(|&(name, driver)| async move {
+        // Several that start at the same time are told apart.
+        let bracket = if several {
+            format!("{name} internal")
+        } else {
+            "internal".to_owned()
+        };
+        driver.boot_among(progress, &bracket).await
+    }))
+    .await?;
     Ok(!idle.is_empty())
 }

@@ -26,6 +26,17 @@ impl Settings {
         Self { variables }
     }
 
+    /// These settings with some variables changed, as flags of the Docker command line change them; `None` unsets.
+    pub fn with(mut self, changes: &[(&str, Option<&str>)]) -> Self {
+        for (name, value) in changes {
+            match value {
+                Some(value) => self.variables.insert((*name).to_owned(), (*value).to_owned()),
+                None => self.variables.remove(*name),
+            };
+        }
+        self
+    }
+
     /// Settings of a test.
     pub fn of(variables: &[(&str, &str)]) -> Self {
         Self {

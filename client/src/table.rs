@@ -31,39 +31,59 @@ pub fn columns(rows: &[Vec<String>], gap: usize, minimum: usize) -> String {
     text
 }
 
-/// `Label: value` lines whose values stand in one column, in runs as Go's tabwriter forms them: a line without a value
-/// ends a run.
+/// `Label: value` lines whose values stand in one column.
 pub fn aligned(lines: &[Line]) -> String {
-    let mut text = String::new();
-    let mut run: Vec<Vec<String>> = Vec::new();
-    for line in lines {
-        match line {
-            Line::Pair(label, value) => run.push(vec![label.clone(), value.clone()]),
-            Line::Plain(line) => {
-                text.push_str(&columns(&run, 1, 0));
-                run.clear();
-                text.push_str(line);
-                text.push('\n');
-            }
-        }
-    }
-    text.push_str(&columns(&run, 1, 0));
-    text
+    let cells: Vec<Vec<String>> = lines
+        .iter()
+        .map(|Line(label, value)| vec![label.clone(), value.clone()])
+        .collect();
+    columns(&cells, 1, 0)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
-    Pair(String, String),
-    Plain(String),
-}
+pub struct Line(String, String);
 
 impl Line {
     pub fn pair(label: &str, value: &(impl ToString + ?Sized)) -> Self {
-        Self::Pair(label.to_owned(), value.to_string())
+        Self(label.to_owned(), value.to_string())
     }
+}
 
-    pub fn plain(text: &str) -> Self {
-        Self::Plain(text.to_owned())
+/// Lines whose cells, separated by tabs, stand in columns as Go's tabwriter forms them: a column reaches over the
+/// lines next to each other that have it, and the last cell of a line belongs to none.
+pub fn tabbed(text: &str, gap: usize) -> String {
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let mut widths: Vec<Vec<usize>> = vec![Vec::new(); lines.len()];
+    set_widths(&lines, &mut widths, 0, gap);
+    let mut shown = String::with_capacity(text.len());
+    for (cells, widths) in lines.iter().zip(&widths) {
+        for (number, cell) in cells.iter().enumerate() {
+            shown.push_str(cell);
+            let width = widths.get(number).copied().unwrap_or_default();
+            let padding = width.saturating_sub(cell.chars().count());
+            shown.extend(std::iter::repeat_n(' ', padding));
+        }
+        shown.push('\n');
+    }
+    shown
+}
+
+/// Gives the cells of one column their width, run by run, and then those to its right.
+fn set_widths(lines: &[Vec<&str>], widths: &mut [Vec<usize>], column: usize, gap: usize) {
+    let has_column = |line: &Vec<&str>| column + 1 < line.len();
+    let mut start = 0;
+    while start < lines.len() {
+        let run = lines[start..].iter().take_while(|line| has_column(line)).count();
+        let end = start + run;
+        if run > 0 {
+            let cells = lines[start..end].iter().map(|line| line[column].chars().count());
+            let width = cells.max().unwrap_or_default() + gap;
+            for widths in &mut widths[start..end] {
+                widths.push(width);
+            }
+            set_widths(&lines[start..end], &mut widths[start..end], column + 1, gap);
+        }
+        start = end.max(start + 1);
     }
 }
 
@@ -72,18 +92,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_line_up_within_a_run() {
-        let lines = [
-            Line::pair("Name:", "a"),
-            Line::pair("Driver:", "remote"),
-            Line::plain(""),
-            Line::plain("Nodes:"),
-            Line::pair("Name:", "a0"),
-            Line::pair("BuildKit version:", "v1"),
-        ];
+    fn columns_reach_over_lines_next_to_each_other() {
+        let text = "Name:\ta\nDriver:\tremote\n\nNodes:\nName:\ta0\nBuildKit version:\tv1\nLabels:\n\ta:\t1\n\tlonger:\t2\nDevices:\n\tName:\tx\n\tAnnotations:\n\t\tk:\tv\n";
         assert_eq!(
-            aligned(&lines),
-            "Name:   a\nDriver: remote\n\nNodes:\nName:             a0\nBuildKit version: v1\n"
+            tabbed(text, 1),
+            "Name:   a\nDriver: remote\n\nNodes:\nName:             a0\nBuildKit version: v1\nLabels:\n a:      1\n longer: 2\nDevices:\n Name: x\n Annotations:\n  k: v\n"
         );
     }
 }

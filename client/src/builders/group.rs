@@ -1,17 +1,37 @@
-//! A builder instance and its nodes, as stored on disk. The field names are those of buildx's instance files.
+//! A builder instance and its nodes, as stored on disk. The format is that of buildx's instance files, which are read
+//! and changed in their own place as well: what is in them and unknown here is kept.
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use binfmt::Platform;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Builder {
     pub name: String,
     pub driver: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     pub nodes: Vec<Node>,
+    #[serde(skip)]
+    pub origin: Origin,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+/// Where an instance comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Our own store.
+    #[default]
+    Own,
+    /// The store of buildx, whose daemons its containers run.
+    Buildx,
+    /// Nobody made it: it stands for a Docker context.
+    Context,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,16 +40,51 @@ pub struct Node {
     pub name: String,
     pub endpoint: String,
     /// Platforms that the user fixed; they come before those the daemon reports.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     pub platforms: Vec<Platform>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_nothing")]
     pub driver_opts: BTreeMap<String, String>,
     /// Flags for the daemon.
-    #[serde(default, rename = "Flags")]
+    #[serde(default, rename = "Flags", deserialize_with = "null_is_nothing")]
     pub daemon_flags: Vec<String>,
-    /// The daemon's configuration file, by the name it gets beside the daemon.
-    #[serde(default)]
-    pub files: BTreeMap<String, String>,
+    /// The daemon's configuration and what it names, by the path below the daemon's configuration folder.
+    #[serde(default, deserialize_with = "null_is_nothing")]
+    pub files: BTreeMap<String, Content>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+/// The bytes of a file; base64 in instance files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content(pub Vec<u8>);
+
+/// Keys are among the files.
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// An empty list or map is `null` where Go wrote it.
+fn null_is_nothing<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// What `create` says about a node. What is absent stays as it was.
@@ -42,7 +97,7 @@ pub struct NodeChange {
     pub platforms: Vec<Platform>,
     pub driver_opts: Option<BTreeMap<String, String>>,
     pub daemon_flags: Option<Vec<String>>,
-    pub files: BTreeMap<String, String>,
+    pub files: BTreeMap<String, Content>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -65,6 +120,8 @@ impl Builder {
             name: name.to_owned(),
             driver: driver.to_owned(),
             nodes: Vec::new(),
+            origin: Origin::Own,
+            rest: BTreeMap::from([("Dynamic".to_owned(), Value::Bool(false))]),
         }
     }
 
@@ -93,6 +150,7 @@ impl Builder {
                     driver_opts: change.driver_opts.clone().unwrap_or_default(),
                     daemon_flags: change.daemon_flags.clone().unwrap_or_default(),
                     files: change.files.clone(),
+                    rest: BTreeMap::new(),
                 });
                 (self.nodes.len() - 1, false)
             }
@@ -249,6 +307,32 @@ mod tests {
         assert_eq!(builder.nodes[1].endpoint, "unix:///c");
         assert_eq!(builder.leave("b0"), Ok(()));
         assert_eq!(builder.leave("b1"), Err(GroupError::LastNode));
+    }
+
+    #[test]
+    fn what_buildx_wrote_is_read_and_kept() {
+        let text = r#"{"Name":"b","Driver":"docker-container","Nodes":[{"Name":"b0","Endpoint":"default","Platforms":[{"architecture":"arm64","os":"linux","os.version":"7"}],"DriverOpts":null,"Flags":["--debug"],"Files":{"buildkitd.toml":"ZGVidWcgPSB0cnVlCg=="},"New":1}],"Dynamic":false,"Later":[2]}"#;
+        let mut builder: Builder = serde_json::from_str(text).unwrap();
+        assert_eq!(builder.nodes[0].platforms, [Platform::linux("arm64")]);
+        assert_eq!(
+            builder.nodes[0].files["buildkitd.toml"],
+            Content(b"debug = true\n".to_vec())
+        );
+        builder
+            .update(NodeChange {
+                append: true,
+                ..change(None, "far")
+            })
+            .unwrap();
+        let written: Value = serde_json::to_value(&builder).unwrap();
+        assert_eq!(written["Later"], serde_json::json!([2]));
+        assert_eq!(written["Dynamic"], serde_json::json!(false));
+        assert_eq!(written["Nodes"][0]["New"], serde_json::json!(1));
+        assert_eq!(
+            written["Nodes"][0]["Files"]["buildkitd.toml"],
+            serde_json::json!("ZGVidWcgPSB0cnVlCg==")
+        );
+        assert_eq!(written["Nodes"][1]["Endpoint"], serde_json::json!("far"));
     }
 
     #[test]

@@ -1,47 +1,24 @@
-//! Builder instances on disk, one JSON file each, below the configuration folder:
+//! All builder instances: our own, and beside them those of buildx.
 //!
-//! `instances/<name>` the group · `current` the one in use and for which Docker endpoint · `defaults/<hash>` the one to
-//! fall back to for an endpoint · `activity/<name>` when it was last used · `.lock` held through a [`Transaction`].
-//!
-//! Every write goes to a temporary file that is renamed into place, so a reader without the lock, or a kill, never sees
-//! half a file.
+//! The choice of the current one is ours alone. An instance of buildx stays where it is: it is read from there, and
+//! changed there under buildx's own lock, which is only taken for that, as buildx holds it while it waits for daemons.
+//! Of two instances with one name ours is meant.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use super::group::{Builder, GroupError, valid_name};
+use super::folder::{Folder, StoreError, read, remove, write};
+use super::group::{Builder, Origin};
 use super::names;
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("opening the builder store {}", path.display())]
-    Open { path: PathBuf, source: io::Error },
-    #[error("reading {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("writing {}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("{} is no builder instance", path.display())]
-    Parse {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
-    #[error("no builder \"{name}\" found")]
-    NotFound { name: String },
-    #[error("failed to generate random name")]
-    NoFreeName,
-    #[error(transparent)]
-    Group(#[from] GroupError),
-}
 
 #[derive(Clone, Debug)]
 pub struct Store {
-    folder: PathBuf,
+    own: Folder,
+    buildx: Folder,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -64,63 +41,60 @@ pub enum Reach {
 }
 
 impl Store {
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// The store in our folder, and the one of buildx.
+    pub fn new(own: PathBuf, buildx: PathBuf) -> Self {
+        Self {
+            own: Folder::new(own, Origin::Own),
+            buildx: Folder::new(buildx, Origin::Buildx),
+        }
     }
 
     /// Takes the lock; others wait until the transaction is dropped.
     pub fn lock(&self) -> Result<Transaction, StoreError> {
-        let failed = |source| StoreError::Open {
-            path: self.folder.clone(),
-            source,
-        };
-        for part in ["instances", "defaults", "activity"] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(self.folder.join(part))
-                .map_err(failed)?;
-        }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.folder.join(".lock"))
-            .map_err(failed)?;
-        lock.lock().map_err(failed)?;
         Ok(Transaction {
-            folder: self.folder.clone(),
-            _lock: lock,
+            _own_lock: self.own.lock()?,
+            buildx_lock: None,
+            store: self.clone(),
         })
+    }
+
+    /// Takes the lock of the store that the instance is in: what is read through the transaction and then saved is
+    /// changed by nobody in between.
+    pub fn lock_for(&self, name: &str) -> Result<Transaction, StoreError> {
+        let mut transaction = self.lock()?;
+        if transaction.origin(name)? == Some(Origin::Buildx) {
+            transaction.buildx_lock = Some(self.buildx.lock()?);
+        }
+        Ok(transaction)
+    }
+
+    /// The names of all instances, for those who want no more.
+    pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        let mut names = self.own.names()?;
+        names.extend(self.buildx.names()?);
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
 }
 
 /// The store while nobody else can change it.
 #[derive(Debug)]
 pub struct Transaction {
-    folder: PathBuf,
-    _lock: File,
+    store: Store,
+    _own_lock: File,
+    buildx_lock: Option<File>,
 }
 
 impl Transaction {
     /// All instances by name.
     pub fn list(&self) -> Result<Vec<Builder>, StoreError> {
-        let folder = self.folder.join("instances");
-        let failed = |source| StoreError::Read {
-            path: folder.clone(),
-            source,
-        };
-        let mut builders = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            // Temporary files of a killed process begin with a dot.
-            if let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) {
-                builders.push(self.builder(name)?);
-            }
-        }
-        builders.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(builders)
+        // One that buildx removes meanwhile is none.
+        self.store
+            .names()?
+            .iter()
+            .filter_map(|name| self.find(name).transpose())
+            .collect()
     }
 
     pub fn builder(&self, name: &str) -> Result<Builder, StoreError> {
@@ -130,46 +104,41 @@ impl Transaction {
     }
 
     pub fn find(&self, name: &str) -> Result<Option<Builder>, StoreError> {
-        let path = self.folder.join("instances").join(valid_name(name)?);
-        let Some(bytes) = read(&path)? else {
-            return Ok(None);
-        };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|source| StoreError::Parse { path, source })
+        match self.store.own.find(name)? {
+            Some(builder) => Ok(Some(builder)),
+            None => self.store.buildx.find(name),
+        }
+    }
+
+    fn origin(&self, name: &str) -> Result<Option<Origin>, StoreError> {
+        Ok(self.find(name)?.map(|builder| builder.origin))
     }
 
     pub fn save(&self, builder: &Builder) -> Result<(), StoreError> {
-        let path = self.folder.join("instances").join(valid_name(&builder.name)?);
-        let bytes = serde_json::to_vec(builder).map_err(|source| StoreError::Parse {
-            path: path.clone(),
-            source,
-        })?;
-        self.touch(&builder.name)?;
-        write(&path, &bytes)
+        let _lock = self.hold(builder.origin)?;
+        self.folder(builder.origin).save(builder)
     }
 
-    pub fn remove(&self, name: &str) -> Result<(), StoreError> {
-        let name = valid_name(name)?;
-        remove(&self.folder.join("activity").join(&name))?;
-        remove(&self.folder.join("instances").join(&name))
+    pub fn remove(&self, builder: &Builder) -> Result<(), StoreError> {
+        let _lock = self.hold(builder.origin)?;
+        self.folder(builder.origin).remove(&builder.name)
     }
 
-    /// Notes that the instance was used just now.
+    /// Notes that the instance was used just now, if it is stored at all.
     pub fn touch(&self, name: &str) -> Result<(), StoreError> {
-        let path = self.folder.join("activity").join(valid_name(name)?);
-        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-        write(&path, now.to_string().as_bytes())
+        match self.origin(name)? {
+            Some(origin) => self.folder(origin).touch(name),
+            None => Ok(()),
+        }
     }
 
-    pub fn last_activity(&self, name: &str) -> Result<Option<Timestamp>, StoreError> {
-        let path = self.folder.join("activity").join(valid_name(name)?);
-        Ok(read(&path)?.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse().ok()))
+    pub fn last_activity(&self, builder: &Builder) -> Result<Option<Timestamp>, StoreError> {
+        self.folder(builder.origin).last_activity(&builder.name)
     }
 
     /// The instance chosen for this Docker endpoint, if any that still exists.
     pub fn current(&self, endpoint: &str) -> Result<Option<Builder>, StoreError> {
-        if let Some(bytes) = read(&self.folder.join("current"))?
+        if let Some(bytes) = read(&self.current_path())?
             && let Ok(current) = serde_json::from_slice::<Current>(&bytes)
             && !current.name.is_empty()
             && (current.global || current.key == endpoint)
@@ -185,7 +154,7 @@ impl Transaction {
 
     /// Chooses an instance; an empty name takes the choice back.
     pub fn set_current(&self, endpoint: &str, name: &str, reach: Reach) -> Result<(), StoreError> {
-        let path = self.folder.join("current");
+        let path = self.current_path();
         let current = Current {
             key: endpoint.to_owned(),
             name: name.to_owned(),
@@ -215,51 +184,29 @@ impl Transaction {
         Err(StoreError::NoFreeName)
     }
 
+    fn folder(&self, origin: Origin) -> &Folder {
+        match origin {
+            Origin::Own | Origin::Context => &self.store.own,
+            Origin::Buildx => &self.store.buildx,
+        }
+    }
+
+    /// The lock that writing to a folder takes beyond those that are held.
+    fn hold(&self, origin: Origin) -> Result<Option<File>, StoreError> {
+        match (origin, &self.buildx_lock) {
+            (Origin::Buildx, None) => Ok(Some(self.store.buildx.lock()?)),
+            _ => Ok(None),
+        }
+    }
+
+    fn current_path(&self) -> PathBuf {
+        self.store.own.path().join("current")
+    }
+
     fn default_path(&self, endpoint: &str) -> PathBuf {
         let hash = hex::encode(sha2::Sha256::digest(endpoint));
-        self.folder.join("defaults").join(&hash[..20])
+        self.store.own.path().join("defaults").join(&hash[..20])
     }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(StoreError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Write {
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    write_atomically(path, bytes).map_err(|source| StoreError::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Writes a whole file or nothing.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".").tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

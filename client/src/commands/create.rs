@@ -1,14 +1,16 @@
 //! `trimaran create`
 
-use std::collections::BTreeMap;
+mod flags;
+
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use super::{Context, inspect, parse_duration};
 use crate::builders::{Builder, NodeChange, Reach, Transaction};
-use crate::csv;
+use crate::completion;
 use crate::docker;
 use crate::drivers::{self, Driver};
 use crate::instance::{self, Builders, DEFAULT};
@@ -19,20 +21,32 @@ use crate::platforms;
 ///
 /// Prints its name. Without --driver it runs in the Docker engine if one answers, else as a daemon of your own on this
 /// machine. Nothing is pulled: the daemon is the builderd executable that lies beside this program.
+///
+/// A builder may have several nodes. A platform is built on the node that runs it natively, or was fixed to it.
+///
+/// Examples:
+///   trimaran create --use --name mybuilder
+///   trimaran create --name big --driver-opt memory=8g,cpuset-cpus=0-3 --bootstrap
+///   trimaran create --name far ssh://me@machine                         a container in an engine elsewhere
+///   trimaran create --name far --append --platform linux/arm64 arm-context
+///   trimaran create --name far --leave --node far1
+///   trimaran create --driver remote tcp://daemon:1234 --driver-opt cacert=/ca.pem,cert=/cert.pem,key=/key.pem
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct CreateArgs {
     /// A Docker context or engine address; for the remote driver the daemon's address: unix://PATH, tcp://HOST:PORT,
-    /// docker-container://NAME
+    /// ssh://[USER@]HOST[:PORT][/SOCKET], docker-container://NAME
     #[arg(value_name = "CONTEXT|ENDPOINT")]
     endpoint: Option<String>,
     /// Builder instance name
     #[arg(long)]
     name: Option<String>,
     /// Driver to use (available: "docker-container", "remote", "local")
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(completion::drivers))]
     driver: Option<String>,
-    /// Options for the driver: network=, image=, memory=, cpu-quota=, env.NAME= (docker-container); cacert=, cert=, key=,
-    /// servername= (remote)
+    /// Options for the driver: image=, network=, memory=, memory-swap=, cpu-quota=, cpu-period=, cpu-shares=,
+    /// cpuset-cpus=, cpuset-mems=, cgroup-parent=, restart-policy=, env.NAME=, default-load= (docker-container);
+    /// cacert=, cert=, key=, servername=, default-load= (remote)
     #[arg(long, value_name = "NAME=VALUE")]
     driver_opt: Vec<String>,
     /// Create/modify node with given name
@@ -53,10 +67,10 @@ pub struct CreateArgs {
     /// Set the current builder instance
     #[arg(long = "use")]
     use_it: bool,
-    /// Daemon config file (buildkitd.toml)
+    /// BuildKit daemon config file; certificates of registries that it names go with it
     #[arg(long, alias = "config", value_name = "FILE")]
     buildkitd_config: Option<std::path::PathBuf>,
-    /// Daemon flags
+    /// BuildKit daemon flags
     #[arg(long, value_name = "FLAGS", allow_hyphen_values = true)]
     buildkitd_flags: Option<String>,
     /// Override the default timeout for loading builder status
@@ -69,21 +83,12 @@ pub async fn run(args: &CreateArgs, context: &Context) -> anyhow::Result<()> {
     if args.leave {
         return leave(args, &builders);
     }
-    let (builder, previous) = save(args, context, &builders).await?;
-    // Options and endpoints that no driver takes are found before the instance counts as made.
-    for node in &builder.nodes {
-        if let Err(error) = Driver::of(&context.settings, &builder, node) {
-            let transaction = builders.lock()?;
-            match &previous {
-                Some(previous) => transaction.save(previous)?,
-                None => transaction.remove(&builder.name)?,
-            }
-            let message = format!("failed to initialize builder {} ({})", builder.name, node.name);
-            return Err(anyhow::Error::from(error).context(message));
-        }
-    }
+    let builder = save(args, context, &builders).await?;
     if args.use_it {
-        builders.use_builder(&builder.name, Reach::Endpoint)?;
+        let endpoint = builders.endpoint()?;
+        builders
+            .lock()?
+            .set_current(&endpoint, &builder.name, Reach::Endpoint)?;
     }
     if args.bootstrap {
         let nodes = instance::load(&context.settings, &builder, args.timeout).await;
@@ -95,7 +100,7 @@ pub async fn run(args: &CreateArgs, context: &Context) -> anyhow::Result<()> {
 fn leave(args: &CreateArgs, builders: &Builders) -> anyhow::Result<()> {
     let name = args.name.as_deref().context("leave requires instance name")?;
     let node = args.node.as_deref().context("leave requires node name")?;
-    let transaction = builders.lock()?;
+    let transaction = builders.lock_for(name)?;
     let mut builder = transaction
         .find(name)?
         .with_context(|| format!("failed to find instance \"{name}\" for leave"))?;
@@ -103,12 +108,9 @@ fn leave(args: &CreateArgs, builders: &Builders) -> anyhow::Result<()> {
     Ok(transaction.save(&builder)?)
 }
 
-/// The instance as it is now stored, and as it was before.
-async fn save(
-    args: &CreateArgs,
-    context: &Context,
-    builders: &Builders,
-) -> anyhow::Result<(Builder, Option<Builder>)> {
+/// The instance as it is now stored. The lock is held from reading to writing, and while nothing is waited for.
+async fn save(args: &CreateArgs, context: &Context, builders: &Builders) -> anyhow::Result<Builder> {
+    let settings = &context.settings;
     ensure!(
         args.name.as_deref() != Some(DEFAULT),
         "default is a reserved name and cannot be used to identify builder instance"
@@ -117,48 +119,107 @@ async fn save(
         !args.append || args.name.is_some(),
         "append requires a builder name"
     );
-    let engine = builders.endpoint()?;
-    let daemon_host = context.settings.get("BUILDKIT_HOST");
-    // Asked before the lock is taken: an engine that hangs must not block other commands.
-    let default_driver = match (&args.driver, &args.endpoint, daemon_host) {
-        (None, None, Some(_)) => "remote",
-        (None, _, _) => {
-            builders
-                .default_driver(args.endpoint.as_deref().unwrap_or(&engine))
-                .await
-        }
-        (Some(_), _, _) => "",
+    if let Some(name) = args.name.as_ref().filter(|_| !args.append) {
+        ensure!(
+            !docker::has_context(settings, name),
+            "instance name \"{name}\" already exists as context builder"
+        );
+    }
+    let driver = driver(args, context, builders).await?;
+    let options = flags::driver_options(&args.driver_opt)?;
+    let platforms = platforms::parse(&args.platform)?;
+    let files = flags::daemon_files(args, context, &driver)?;
+    let daemon_flags = flags::daemon_flags(
+        args.buildkitd_flags.as_deref(),
+        &driver,
+        options.as_ref(),
+        files.as_ref(),
+    )?;
+
+    if driver == drivers::CONTAINER {
+        answering_engine(args, context).await?;
+    }
+
+    let transaction = match &args.name {
+        Some(name) => builders.lock_for(name)?,
+        None => builders.lock()?,
     };
-    let transaction = builders.lock()?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => transaction.free_name()?,
     };
-    let previous = transaction.find(&name)?;
-    let mut builder = existing(args, &transaction, &name, default_driver)?;
-    let (endpoint, endpoint_given) = endpoint(args, context, &builder, &engine)?;
+    let mut builder = existing(args, &transaction, &name, &driver)?;
+    let (endpoint, endpoint_given) =
+        flags::endpoint(args, context, &builder.driver, || builder.next_node_name())?;
+    let is_new = builder
+        .nodes
+        .iter()
+        .all(|node| Some(&node.name) != args.node.as_ref());
     let change = NodeChange {
         name: args.node.clone(),
         endpoint,
         endpoint_given,
         append: args.append,
-        platforms: platforms::parse(&args.platform)?,
-        driver_opts: driver_options(&args.driver_opt)?,
-        daemon_flags: args.buildkitd_flags.as_deref().map(words).transpose()?,
-        files: config_files(args, context)?,
+        platforms,
+        driver_opts: options,
+        // What nobody mentions stays as it is.
+        daemon_flags: (is_new || args.buildkitd_flags.is_some()).then_some(daemon_flags),
+        files: files.map(|files| files.files).unwrap_or_default(),
     };
     if builder.update(change)? {
         output::warn("new settings may not be used until builder is restarted");
     }
+    // Options and endpoints that no driver takes are found before the instance counts as made.
+    for node in &builder.nodes {
+        Driver::of(settings, &builder, node)
+            .with_context(|| format!("failed to initialize builder {} ({})", builder.name, node.name))?;
+    }
     transaction.save(&builder)?;
-    Ok((builder, previous))
+    Ok(builder)
+}
+
+/// The driver that is asked for, else that of the instance, else what this machine has. Its engine has to answer; it is
+/// asked before the lock is taken, as one that hangs must not block other commands.
+async fn driver(args: &CreateArgs, context: &Context, builders: &Builders) -> anyhow::Result<String> {
+    let settings = &context.settings;
+    let stored = match &args.name {
+        Some(name) => builders.lock()?.find(name)?,
+        None => None,
+    };
+    let driver = match (&args.driver, stored) {
+        (Some(driver), _) => driver.clone(),
+        (None, Some(stored)) => stored.driver,
+        (None, None) if args.endpoint.is_none() && settings.get("BUILDKIT_HOST").is_some() => {
+            drivers::REMOTE.to_owned()
+        }
+        // An engine that is named is wanted; without a name this machine need not have one.
+        (None, None) if args.endpoint.is_some() => drivers::CONTAINER.to_owned(),
+        (None, None) => {
+            let endpoint = builders.endpoint()?;
+            return Ok(builders.default_driver(&endpoint).await.to_owned());
+        }
+    };
+    drivers::known(&driver)?;
+    Ok(driver)
+}
+
+async fn answering_engine(args: &CreateArgs, context: &Context) -> anyhow::Result<()> {
+    let (endpoint, _) = flags::endpoint(args, context, drivers::CONTAINER, String::new)?;
+    let name = args.name.as_deref().unwrap_or("a new name");
+    let failed = || format!("failed to initialize builder {name}");
+    tokio::time::timeout(args.timeout, docker::connect(&context.settings, &endpoint))
+        .await
+        .map_err(|_| anyhow!("no answer from {endpoint} within {} s", args.timeout.as_secs()))
+        .with_context(failed)?
+        .map(drop)
+        .with_context(failed)
 }
 
 fn existing(
     args: &CreateArgs,
     transaction: &Transaction,
     name: &str,
-    default_driver: &str,
+    driver: &str,
 ) -> anyhow::Result<Builder> {
     match transaction.find(name)? {
         Some(builder) => {
@@ -166,9 +227,8 @@ fn existing(
                 args.node.is_some() || args.append,
                 "existing instance for \"{name}\" but no append mode, specify the node name to make changes for existing instances"
             );
-            if let Some(driver) = &args.driver {
-                ensure!(
-                    driver == &builder.driver,
+            if driver != builder.driver {
+                bail!(
                     "existing instance for \"{name}\" but has mismatched driver \"{}\"",
                     builder.driver
                 );
@@ -177,130 +237,8 @@ fn existing(
         }
         None => {
             ensure!(!args.append, "failed to find instance \"{name}\" for append");
-            let driver = args.driver.as_deref().unwrap_or(default_driver);
-            if !drivers::NAMES.contains(&driver) {
-                bail!(
-                    "failed to find driver \"{driver}\", available are {}",
-                    drivers::NAMES.join(", ")
-                );
-            }
             let name = crate::builders::valid_name(name)?;
             Ok(Builder::new(&name, driver))
         }
-    }
-}
-
-/// The endpoint of the node, and whether the user named it.
-fn endpoint(
-    args: &CreateArgs,
-    context: &Context,
-    builder: &Builder,
-    engine: &str,
-) -> anyhow::Result<(String, bool)> {
-    match (builder.driver.as_str(), &args.endpoint) {
-        ("remote", given) => {
-            let endpoint = given
-                .clone()
-                .or_else(|| context.settings.get("BUILDKIT_HOST").map(str::to_owned))
-                .context("no remote endpoint provided")?;
-            Ok((endpoint, true))
-        }
-        ("local", Some(endpoint)) => bail!("local driver does not support endpoint args \"{endpoint}\""),
-        // Each node is a daemon of its own: its name makes the endpoint unique.
-        ("local", None) => {
-            let node = args.node.clone().unwrap_or_else(|| builder.next_node_name());
-            Ok((format!("local://{node}"), false))
-        }
-        (_, Some(given)) if given == "default" => {
-            Ok((docker::context_endpoint(&context.settings, given)?, true))
-        }
-        (_, Some(given)) if given.contains("://") => Ok((given.clone(), true)),
-        (_, Some(given)) => {
-            docker::context_endpoint(&context.settings, given)
-                .with_context(|| format!("failed to parse endpoint {given}"))?;
-            Ok((given.clone(), true))
-        }
-        (_, None) => Ok((engine.to_owned(), false)),
-    }
-}
-
-fn driver_options(values: &[String]) -> anyhow::Result<Option<BTreeMap<String, String>>> {
-    if values.is_empty() {
-        return Ok(None);
-    }
-    let mut options = BTreeMap::new();
-    for field in values
-        .iter()
-        .map(|value| csv::fields(value))
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .flatten()
-    {
-        let (name, value) = field
-            .split_once('=')
-            .with_context(|| format!("invalid value \"{field}\", expecting k=v"))?;
-        options.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(Some(options))
-}
-
-fn config_files(args: &CreateArgs, context: &Context) -> anyhow::Result<BTreeMap<String, String>> {
-    let default = context.settings.config_folder().join("buildkitd.default.toml");
-    let path = match &args.buildkitd_config {
-        Some(path) => path.clone(),
-        None if default.is_file() => default,
-        None => return Ok(BTreeMap::new()),
-    };
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    toml::from_str::<toml::Table>(&text)
-        .with_context(|| format!("{} is no daemon configuration", path.display()))?;
-    Ok(BTreeMap::from([("buildkitd.toml".to_owned(), text)]))
-}
-
-/// Splits flags as a shell would: blanks separate, quotes and backslashes keep together.
-fn words(text: &str) -> anyhow::Result<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (Some(open), close) if open == close => quote = None,
-            (Some('\''), other) => word.get_or_insert_default().push(other),
-            (_, '\\') => word.get_or_insert_default().push(
-                characters
-                    .next()
-                    .context("the daemon flags end with a backslash")?,
-            ),
-            (None, mark @ ('"' | '\'')) => {
-                quote = Some(mark);
-                word.get_or_insert_default();
-            }
-            (None, blank) if blank.is_whitespace() => words.extend(word.take()),
-            (_, other) => word.get_or_insert_default().push(other),
-        }
-    }
-    ensure!(quote.is_none(), "a quote in the daemon flags is not closed");
-    words.extend(word);
-    Ok(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn daemon_flags_are_split_like_a_shell_does() {
-        for (text, expected) in [
-            ("", vec![]),
-            ("--debug  --x=1", vec!["--debug", "--x=1"]),
-            (
-                r#"--a "b c" d\ e '' 'f"g'"#,
-                vec!["--a", "b c", "d e", "", "f\"g"],
-            ),
-        ] {
-            assert_eq!(words(text).unwrap(), expected);
-        }
-        assert!(words("'a").is_err());
     }
 }

@@ -15,7 +15,11 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Proxy current stdio streams to builder instance
 ///
 /// Bytes go through unchanged, so that any program that speaks BuildKit's API over a pipe can use the builder.
+///
+/// Examples:
+///   ssh machine trimaran --builder mybuilder dial-stdio     a builder elsewhere, for a program that speaks over a pipe
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct DialStdioArgs {
     /// Set type of progress output (auto, none, plain, rawjson, tty)
     #[arg(long, default_value = "none")]

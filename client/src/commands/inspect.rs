@@ -3,23 +3,34 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
+use proto::types::{CdiDevice, GcPolicy};
 
 use super::{Context, parse_duration};
 use crate::builders::Builder;
+use crate::completion;
 use crate::daemon::DaemonInfo;
+use crate::error::chain;
 use crate::instance::{self, Builders, LoadedNode};
 use crate::output;
 use crate::platforms;
 use crate::progress::{Display, Heading, Mode, Paint, units};
-use crate::table::{self, Line};
+use crate::table;
 
 /// Inspect current builder instance
 ///
 /// Shows what the daemons of the builder say of themselves at this moment: state, version, the platforms whose programs
 /// they can run, labels, and the rules of garbage collection.
+///
+/// Examples:
+///   trimaran inspect
+///   trimaran inspect --bootstrap mybuilder     start it first
+///   trimaran --debug inspect mybuilder         with what its drivers can do
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct InspectArgs {
     /// The builder to inspect, by default the current one
+    #[arg(add = ArgValueCandidates::new(completion::builders))]
     name: Option<String>,
     /// Ensure builder has booted before inspecting
     #[arg(long)]
@@ -38,23 +49,20 @@ pub async fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<()> {
     if args.bootstrap && bootstrap(context, &builder, &nodes).await? {
         nodes = instance::load(&context.settings, &builder, args.timeout).await;
     }
-    let activity = builders.lock()?.last_activity(&builder.name)?;
-    let mut lines = vec![
-        Line::pair("Name:", &builder.name),
-        Line::pair("Driver:", &builder.driver),
-    ];
+    let activity = builders.lock()?.last_activity(&builder)?;
+    let mut text = format!("Name:\t{}\nDriver:\t{}\n", builder.name, builder.driver);
     if let Some(activity) = activity {
         let activity = activity.strftime("%Y-%m-%d %H:%M:%S +0000 UTC");
-        lines.push(Line::pair("Last Activity:", &activity));
+        text.push_str(&format!("Last Activity:\t{activity}\n"));
     }
-    lines.extend([Line::plain(""), Line::plain("Nodes:")]);
+    text.push_str("\nNodes:\n");
     for (position, node) in nodes.iter().enumerate() {
         if position > 0 {
-            lines.push(Line::plain(""));
+            text.push('\n');
         }
-        describe(node, &mut lines);
+        describe(node, context.debug, &mut text);
     }
-    Ok(output::data(&table::aligned(&lines))?)
+    Ok(output::data(&table::tabbed(&text, 1))?)
 }
 
 /// Starts what does not run. Returns whether anything had to be started.
@@ -78,9 +86,15 @@ pub async fn bootstrap(context: &Context, builder: &Builder, nodes: &[LoadedNode
     Ok(booted?)
 }
 
-fn describe(node: &LoadedNode, lines: &mut Vec<Line>) {
-    lines.push(Line::pair("Name:", &node.node.name));
-    lines.push(Line::pair("Endpoint:", &node.node.endpoint));
+fn describe(node: &LoadedNode, with_features: bool, text: &mut String) {
+    let mut line = |label: &str, value: &str| {
+        text.push_str(label);
+        text.push('\t');
+        text.push_str(value);
+        text.push('\n');
+    };
+    line("Name:", &node.node.name);
+    line("Endpoint:", &node.node.endpoint);
     if !node.node.driver_opts.is_empty() {
         let options: Vec<String> = node
             .node
@@ -88,61 +102,88 @@ fn describe(node: &LoadedNode, lines: &mut Vec<Line>) {
             .iter()
             .map(|(name, value)| format!("{name}={value:?}"))
             .collect();
-        lines.push(Line::pair("Driver Options:", &options.join(" ")));
+        line("Driver Options:", &options.join(" "));
     }
     let state = match &node.state {
         Ok(state) => state,
-        Err(error) => {
-            lines.push(Line::pair("Error:", &crate::error::chain(error)));
-            return;
-        }
+        Err(error) => return line("Error:", &chain(error)),
     };
-    lines.push(Line::pair("Status:", &state.condition));
+    line("Status:", &state.condition.to_string());
     if !node.node.daemon_flags.is_empty() {
-        lines.push(Line::pair(
-            "BuildKit daemon flags:",
-            &node.node.daemon_flags.join(" "),
-        ));
+        line("BuildKit daemon flags:", &node.node.daemon_flags.join(" "));
     }
     let nothing = DaemonInfo::default();
     let info = state.info.as_ref().unwrap_or(&nothing);
     if !info.version.is_empty() {
-        lines.push(Line::pair("BuildKit version:", &info.version));
+        line("BuildKit version:", &info.version);
     }
     let platforms = platforms::in_groups(&node.node.platforms, &info.platforms);
     if !platforms.is_empty() {
-        lines.push(Line::pair("Platforms:", &platforms.join(", ")));
+        line("Platforms:", &platforms.join(", "));
+    }
+    if let Some(driver) = node.driver.as_ref().filter(|_| with_features) {
+        text.push_str("Features:\n");
+        for (feature, has) in driver.features() {
+            text.push_str(&format!("\t{feature}:\t{has}\n"));
+        }
     }
     if !info.labels.is_empty() {
-        lines.push(Line::plain("Labels:"));
-        lines.extend(
-            info.labels
-                .iter()
-                .map(|(name, value)| Line::pair(&format!(" {name}:"), value)),
-        );
+        text.push_str("Labels:\n");
+        for (name, value) in &info.labels {
+            text.push_str(&format!("\t{name}:\t{value}\n"));
+        }
     }
-    for (number, rule) in info.gc_policy.iter().enumerate() {
-        lines.push(Line::plain(&format!("GC Policy rule#{number}:")));
-        lines.push(Line::pair(" All:", &rule.all));
+    devices(&info.devices, text);
+    rules(&info.gc_policy, text);
+    for (name, content) in &node.node.files {
+        text.push_str(&format!("File#{name}:\n"));
+        for line in String::from_utf8_lossy(&content.0).split('\n') {
+            text.push_str(&format!("\t> {line}\n"));
+        }
+    }
+}
+
+fn devices(devices: &[CdiDevice], text: &mut String) {
+    if !devices.is_empty() {
+        text.push_str("Devices:\n");
+    }
+    for device in devices {
+        text.push_str(&format!("\tName:\t{}\n", device.name));
+        if device.on_demand {
+            text.push_str("\tOn-Demand:\ttrue\n");
+        } else {
+            text.push_str(&format!("\tAutomatically allowed:\t{}\n", device.auto_allow));
+        }
+        if !device.annotations.is_empty() {
+            text.push_str("\tAnnotations:\n");
+        }
+        for (name, value) in &device.annotations {
+            text.push_str(&format!("\t\t{name}:\t{value}\n"));
+        }
+    }
+}
+
+fn rules(rules: &[GcPolicy], text: &mut String) {
+    for (number, rule) in rules.iter().enumerate() {
+        text.push_str(&format!("GC Policy rule#{number}:\n\tAll:\t{}\n", rule.all));
         if !rule.filters.is_empty() {
-            lines.push(Line::pair(" Filters:", &rule.filters.join(" ")));
+            text.push_str(&format!("\tFilters:\t{}\n", rule.filters.join(" ")));
         }
         if rule.keep_duration > 0 {
-            lines.push(Line::pair(" Keep Duration:", &go_duration(rule.keep_duration)));
+            text.push_str(&format!(
+                "\tKeep Duration:\t{}\n",
+                go_duration(rule.keep_duration)
+            ));
         }
         for (label, bytes) in [
-            (" Reserved Space:", rule.reserved_space),
-            (" Max Used Space:", rule.max_used_space),
-            (" Min Free Space:", rule.min_free_space),
+            ("Reserved Space", rule.reserved_space),
+            ("Max Used Space", rule.max_used_space),
+            ("Min Free Space", rule.min_free_space),
         ] {
             if bytes > 0 {
-                lines.push(Line::pair(label, &units::binary(bytes)));
+                text.push_str(&format!("\t{label}:\t{}\n", units::binary(bytes)));
             }
         }
-    }
-    for (name, text) in &node.node.files {
-        lines.push(Line::plain(&format!("File#{name}:")));
-        lines.extend(text.lines().map(|line| Line::plain(&format!(" > {line}"))));
     }
 }
 

@@ -1,35 +1,47 @@
 //! `trimaran rm`
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::BufRead as _;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 
 use super::{Context, parse_duration};
-use crate::builders::Builder;
+use crate::builders::{Builder, Origin};
+use crate::completion;
 use crate::drivers::{Condition, Driver, State};
-use crate::instance::{self, Builders};
+use crate::error::chain;
+use crate::instance::{self, Builders, DEFAULT, LoadedNode};
 use crate::output;
 
 const WARNING: &str = "WARNING! This will remove all builders that are not in running state. Are you sure you want to continue? [y/N] ";
 
 /// Remove one or more builder instances
 ///
-/// Their daemons end and their caches are removed, unless told otherwise.
+/// Their daemons end and their caches are removed, unless told otherwise. A remote daemon is left alone.
+///
+/// Examples:
+///   trimaran rm mybuilder other
+///   trimaran rm --keep-state mybuilder     a new builder of the same name finds the cache again
+///   trimaran rm --keep-daemon mybuilder    only forget it
+///   trimaran rm --all-inactive --force     all that do not run
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct RmArgs {
     /// The builders to remove, by default the current one
+    #[arg(add = ArgValueCandidates::new(completion::builders))]
     names: Vec<String>,
     /// Remove all inactive builders
-    #[arg(long, conflicts_with = "names")]
+    #[arg(long)]
     all_inactive: bool,
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
-    /// Keep the daemon running
+    /// Keep the BuildKit daemon running
     #[arg(long)]
     keep_daemon: bool,
-    /// Keep the daemon's state
+    /// Keep BuildKit state
     #[arg(long)]
     keep_state: bool,
     /// Override the default timeout for loading builder status
@@ -40,6 +52,10 @@ pub struct RmArgs {
 pub async fn run(args: &RmArgs, context: &Context) -> anyhow::Result<()> {
     let builders = Builders::new(&context.settings);
     if args.all_inactive {
+        anyhow::ensure!(
+            args.names.is_empty(),
+            "cannot specify builder name when --all-inactive is set"
+        );
         if !args.force && !confirmed()? {
             return Ok(());
         }
@@ -50,17 +66,20 @@ pub async fn run(args: &RmArgs, context: &Context) -> anyhow::Result<()> {
     } else {
         args.names.clone()
     };
-    let mut failed = false;
-    for name in &names {
-        match remove_named(args, context, &builders, name).await {
+    let builders = &builders;
+    let removals = names.iter().map(|name| async move {
+        let removed = remove_named(args, context, builders, name).await;
+        match &removed {
             Ok(()) => output::note(&format!("{name} removed")),
-            Err(error) => {
-                failed = true;
-                output::note(&format!("failed to remove {name}: {error:#}"));
-            }
+            Err(error) => output::note(&format!("failed to remove {name}: {}", chain(error.as_ref()))),
         }
-    }
-    anyhow::ensure!(!failed, "failed to remove one or more builders");
+        removed.is_ok()
+    });
+    let removed = futures::future::join_all(removals).await;
+    anyhow::ensure!(
+        removed.into_iter().all(|removed| removed),
+        "failed to remove one or more builders"
+    );
     Ok(())
 }
 
@@ -71,7 +90,14 @@ async fn remove_named(
     name: &str,
 ) -> anyhow::Result<()> {
     let builder = builders.find(Some(name)).await?;
-    remove(args, context, builders, &builder).await
+    // The default one runs a daemon that only we know of; an engine that a context names may be anybody's.
+    anyhow::ensure!(
+        builder.origin != Origin::Context || builder.name == DEFAULT,
+        "context builder cannot be removed, run `docker context rm {name}` to remove this context"
+    );
+    tokio::time::timeout(args.timeout, remove(args, context, builders, &builder))
+        .await
+        .with_context(|| format!("no answer within {} s", args.timeout.as_secs()))?
 }
 
 /// The instance is forgotten even if its daemon cannot be reached any more: else it could never be removed.
@@ -81,53 +107,64 @@ async fn remove(
     builders: &Builders,
     builder: &Builder,
 ) -> anyhow::Result<()> {
-    let mut result = Ok(());
-    if !args.keep_daemon {
-        let state = if args.keep_state {
-            State::Keep
-        } else {
-            State::Remove
-        };
-        for node in &builder.nodes {
-            let removed = match Driver::of(&context.settings, builder, node) {
-                Ok(driver) => driver.remove(state).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = removed {
-                result =
-                    Err(anyhow::Error::from(error).context(format!("failed to remove node {}", node.name)));
-            }
-        }
+    let ended = if args.keep_daemon {
+        Ok(())
+    } else {
+        end(args, context, builder).await
+    };
+    if builder.origin != Origin::Context {
+        builders.lock()?.remove(builder)?;
     }
-    builders.lock()?.remove(&builder.name)?;
-    result
+    ended
+}
+
+/// Ends the daemons of all nodes at the same time.
+async fn end(args: &RmArgs, context: &Context, builder: &Builder) -> anyhow::Result<()> {
+    let state = if args.keep_state {
+        State::Keep
+    } else {
+        State::Remove
+    };
+    let ends = builder.nodes.iter().map(|node| async move {
+        let ended = match Driver::of(&context.settings, builder, node) {
+            Ok(driver) => driver.remove(state).await,
+            Err(error) => Err(error),
+        };
+        ended.with_context(|| format!("failed to remove node {}", node.name))
+    });
+    let failures: Vec<String> = futures::future::join_all(ends)
+        .await
+        .into_iter()
+        .filter_map(|ended| Some(chain(ended.err()?.as_ref())))
+        .collect();
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }
 
 async fn remove_inactive(args: &RmArgs, context: &Context, builders: &Builders) -> anyhow::Result<()> {
     // The lock is not held while daemons are asked.
     let stored = builders.lock()?.list()?;
-    for builder in stored {
-        let nodes = instance::load(&context.settings, &builder, args.timeout).await;
-        let is_running = |node: &instance::LoadedNode| {
-            node.state
-                .as_ref()
-                .is_ok_and(|s| s.condition == Condition::Running)
+    let removals = stored.iter().map(|builder| async {
+        let nodes = instance::load(&context.settings, builder, args.timeout).await;
+        let is_running = |node: &LoadedNode| {
+            let state = node.state.as_ref();
+            state.is_ok_and(|state| state.condition == Condition::Running)
         };
-        if !nodes.iter().any(is_running) {
-            remove(args, context, builders, &builder).await?;
-            output::note(&format!("{} removed", builder.name));
+        if nodes.iter().any(is_running) {
+            return Ok(());
         }
-    }
-    Ok(())
+        let removed = remove(args, context, builders, builder).await;
+        output::note(&format!("{} removed", builder.name));
+        removed
+    });
+    let removed = futures::future::join_all(removals).await;
+    removed.into_iter().collect()
 }
 
+/// Whether the user, or what is piped in, says yes.
 fn confirmed() -> anyhow::Result<bool> {
-    anyhow::ensure!(
-        std::io::stdin().is_terminal(),
-        "--all-inactive asks for confirmation: add --force"
-    );
     output::data(WARNING)?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }

@@ -6,9 +6,11 @@
 //! outlives the container.
 
 mod options;
+mod pull;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -21,7 +23,7 @@ use futures::TryStreamExt as _;
 
 use super::stream::{self, Opener};
 use super::{Condition, DriverError, State, image};
-use crate::builders::Node;
+use crate::builders::{Content, Node, Origin, daemon_files};
 use crate::daemon;
 use crate::docker;
 use crate::progress::{self, Work};
@@ -29,6 +31,11 @@ use crate::settings::Settings;
 
 use options::Options;
 
+/// What the names of containers begin with.
+const PREFIX: &str = "trimaran_builderd_";
+const BUILDX_PREFIX: &str = "buildx_buildkit_";
+/// What buildx runs unless told otherwise.
+const BUILDX_IMAGE: &str = "moby/buildkit:buildx-stable-1";
 const SOCKET: &str = "/var/run/docker.sock";
 /// Where the daemon has its socket.
 const RUN_FOLDER: &str = "/run/builderd";
@@ -45,28 +52,52 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Container {
     settings: Settings,
     name: String,
+    /// The engine: a Docker context or an address.
     endpoint: String,
+    /// The engine's socket, if it is on this machine.
+    engine_socket: Option<PathBuf>,
     flags: Vec<String>,
-    files: std::collections::BTreeMap<String, String>,
+    files: BTreeMap<String, Content>,
+    image: Image,
     options: Options,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Image {
+    /// Made from the executable on this machine.
+    Ours,
+    /// One that a registry has, with BuildKit in it.
+    Named(String),
+}
+
 impl Container {
-    pub fn new(settings: &Settings, node: &Node) -> Result<Self, DriverError> {
-        // An endpoint may be an address or the name of a Docker context.
-        let endpoint = if node.endpoint.contains("://") {
-            node.endpoint.clone()
-        } else {
-            docker::context_endpoint(settings, &node.endpoint)?
+    /// A node of buildx's store means the container that buildx makes, or made, for it.
+    pub fn new(settings: &Settings, node: &Node, origin: Origin) -> Result<Self, DriverError> {
+        let options = Options::parse(&node.driver_opts)?;
+        let (prefix, image) = match (origin, &options.image) {
+            (Origin::Buildx, None) => (BUILDX_PREFIX, Image::Named(BUILDX_IMAGE.to_owned())),
+            (Origin::Buildx, Some(image)) => (BUILDX_PREFIX, Image::Named(image.clone())),
+            (_, Some(image)) => (PREFIX, Image::Named(image.clone())),
+            (_, None) => (PREFIX, Image::Ours),
         };
+        let host = docker::engine(settings, &node.endpoint)?.host;
+        if host.starts_with("ssh://") {
+            crate::ssh::Target::parse(&host)?;
+        }
         Ok(Self {
             settings: settings.clone(),
-            name: format!("trimaran_builderd_{}", node.name),
-            endpoint,
+            name: format!("{prefix}{}", node.name),
+            endpoint: node.endpoint.clone(),
+            engine_socket: docker::local_socket(&host).map(Path::to_owned),
             flags: node.daemon_flags.clone(),
             files: node.files.clone(),
-            options: Options::parse(&node.driver_opts)?,
+            image,
+            options,
         })
+    }
+
+    pub fn loads_by_default(&self) -> bool {
+        self.options.loads_by_default
     }
 
     async fn docker(&self) -> Result<Docker, DriverError> {
@@ -105,10 +136,9 @@ impl Container {
 
     pub fn opener(&self) -> Opener {
         // A foreign image has BuildKit's own helper.
-        let helper = if self.options.image.is_some() {
-            "buildctl"
-        } else {
-            "builderd"
+        let helper = match self.image {
+            Image::Named(_) => "buildctl",
+            Image::Ours => "builderd",
         };
         Opener::Exec {
             settings: self.settings.clone(),
@@ -119,9 +149,13 @@ impl Container {
         }
     }
 
-    pub async fn boot(&self, progress: &progress::Sender) -> Result<(), DriverError> {
+    pub async fn boot(&self, progress: &progress::Sender, bracket: &str) -> Result<(), DriverError> {
         let docker = self.docker().await?;
-        let work = Work::begin(progress, "[internal] booting builderd").await;
+        let daemon = match self.image {
+            Image::Named(_) => "buildkit",
+            Image::Ours => "builderd",
+        };
+        let work = Work::begin(progress, &format!("[{bracket}] booting {daemon}")).await;
         let result = self.boot_with(&docker, &work).await;
         work.end(result).await
     }
@@ -129,9 +163,16 @@ impl Container {
     async fn boot_with(&self, docker: &Docker, work: &Work<'_>) -> Result<(), DriverError> {
         let running = self.is_running(docker).await?;
         if running.is_none() {
-            let image = match &self.options.image {
-                Some(image) => image.clone(),
-                None => {
+            let image = match &self.image {
+                Image::Named(image) => {
+                    work.part(
+                        &format!("pulling image {image}"),
+                        pull::provide(&self.settings, docker, image),
+                    )
+                    .await?;
+                    image.clone()
+                }
+                Image::Ours => {
                     work.part("importing image", image::provide(&self.settings, docker))
                         .await?
                 }
@@ -162,8 +203,8 @@ impl Container {
             ..Mount::default()
         }];
         let environment = self.options.environment.clone();
-        if self.options.image.is_none()
-            && let Some(socket) = docker::local_socket(&self.endpoint)
+        if self.image == Image::Ours
+            && let Some(socket) = &self.engine_socket
         {
             mounts.push(Mount {
                 typ: Some(MountType::BIND),
@@ -190,11 +231,12 @@ impl Container {
             None => Vec::new(),
         };
         let mut command = Vec::new();
-        if self.options.image.is_none() && !self.flags.iter().any(|flag| flag.starts_with("--root")) {
+        if self.image == Image::Ours && !self.flags.iter().any(|flag| flag.starts_with("--root")) {
             command.extend(["--root".to_owned(), STATE_FOLDER.to_owned()]);
         }
-        if self.files.contains_key("buildkitd.toml") {
-            command.extend(["--config".to_owned(), "/etc/buildkit/buildkitd.toml".to_owned()]);
+        if self.files.contains_key(daemon_files::CONFIG) {
+            let path = format!("{}/{}", daemon_files::CONTAINER_FOLDER, daemon_files::CONFIG);
+            command.extend(["--config".to_owned(), path]);
         }
         command.extend(self.flags.iter().cloned());
         let body = ContainerCreateBody {
@@ -204,7 +246,7 @@ impl Container {
             host_config: Some(HostConfig {
                 mounts: Some(mounts),
                 binds: Some(binds),
-                network_mode: Some(self.options.network.clone().unwrap_or_else(|| "host".to_owned())),
+                network_mode: self.network(),
                 ..self.rights()
             }),
             ..ContainerCreateBody::default()
@@ -230,7 +272,7 @@ impl Container {
     /// A folder that the container and this machine share, for the daemon's socket. Where the engine is another
     /// machine's, the daemon is reached through the engine.
     fn shared_folder(&self) -> Option<PathBuf> {
-        let is_local = self.options.image.is_none() && docker::local_socket(&self.endpoint).is_some();
+        let is_local = self.image == Image::Ours && self.engine_socket.is_some();
         is_local.then(|| self.settings.config_folder().join("containers").join(&self.name))
     }
 
@@ -242,7 +284,7 @@ impl Container {
     /// take, and no more; a foreign image is BuildKit's, which wants everything.
     fn rights(&self) -> HostConfig {
         let limits = self.options.host_config();
-        if self.options.image.is_some() {
+        if self.image != Image::Ours {
             return HostConfig {
                 privileged: Some(true),
                 init: Some(true),
@@ -261,18 +303,49 @@ impl Container {
         }
     }
 
+    fn network(&self) -> Option<String> {
+        let default = match self.image {
+            Image::Ours => Some("host".to_owned()),
+            Image::Named(_) => None,
+        };
+        self.options.network.clone().or(default)
+    }
+
     fn files_archive(&self) -> Result<Vec<u8>, DriverError> {
         let failed = |source| DriverError::File {
             action: "packing",
-            path: "/etc/buildkit".to_owned(),
+            path: daemon_files::CONTAINER_FOLDER.to_owned(),
             source,
         };
+        // A daemon in somebody's image may run as somebody else than root.
+        let mode = match self.image {
+            Image::Ours => 0o600,
+            Image::Named(_) => 0o644,
+        };
+        let root = Path::new(daemon_files::CONTAINER_FOLDER)
+            .strip_prefix("/")
+            .unwrap_or(Path::new(""));
         let mut tar = tar::Builder::new(Vec::new());
-        for (name, text) in &self.files {
+        let mut folders = BTreeSet::new();
+        for name in self.files.keys() {
+            let path = root.join(name);
+            for folder in path.ancestors().skip(1).filter(|path| path.starts_with(root)) {
+                folders.insert(folder.to_owned());
+            }
+        }
+        for folder in &folders {
             let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o600);
-            tar.append_data(&mut header, format!("etc/buildkit/{name}"), text.as_bytes())
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_size(0);
+            tar.append_data(&mut header, folder, std::io::empty())
+                .map_err(failed)?;
+        }
+        for (name, content) in &self.files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.0.len() as u64);
+            header.set_mode(mode);
+            tar.append_data(&mut header, root.join(name), content.0.as_slice())
                 .map_err(failed)?;
         }
         tar.into_inner().map_err(failed)
@@ -359,7 +432,7 @@ impl Container {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(source) if !has_code(&source, 404) => {
-                    return Err(DriverError::Engine {
+                    return Err(DriverError::Request {
                         action: format!("remove the volume {}", self.volume()),
                         source,
                     });
@@ -374,7 +447,7 @@ impl Container {
     }
 
     fn engine(&self, verb: &str, source: bollard::errors::Error) -> DriverError {
-        DriverError::Engine {
+        DriverError::Request {
             action: format!("{verb} the container {}", self.name),
             source,
         }

@@ -59,7 +59,7 @@ pub async fn provide(settings: &Settings, docker: &Docker) -> Result<String, Dri
         .map(|line| line.map(|_| ()))
         .try_collect::<()>()
         .await
-        .map_err(|source| DriverError::Engine {
+        .map_err(|source| DriverError::Request {
             action: format!("import the image {name}"),
             source,
         })?;

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use super::stream::{self, Opener};
 use super::{Condition, DriverError, State, executable};
-use crate::builders::{Node, write_atomically};
+use crate::builders::{Content, Node, daemon_files, write_atomically};
 use crate::daemon;
 use crate::progress::{self, Work};
 use crate::settings::Settings;
@@ -33,7 +33,7 @@ pub struct Local {
     folder: PathBuf,
     socket: PathBuf,
     flags: Vec<String>,
-    files: std::collections::BTreeMap<String, String>,
+    files: std::collections::BTreeMap<String, Content>,
 }
 
 impl Local {
@@ -41,7 +41,8 @@ impl Local {
         if let Some(option) = node.driver_opts.keys().next() {
             return Err(DriverError::UnknownOption {
                 option: option.clone(),
-                driver: "local",
+                driver: super::LOCAL,
+                known: "which has none",
             });
         }
         let folder = settings.config_folder().join("local").join(&node.name);
@@ -70,8 +71,8 @@ impl Local {
         }
     }
 
-    pub async fn boot(&self, progress: &progress::Sender) -> Result<(), DriverError> {
-        let work = Work::begin(progress, "[internal] starting builderd").await;
+    pub async fn boot(&self, progress: &progress::Sender, bracket: &str) -> Result<(), DriverError> {
+        let work = Work::begin(progress, &format!("[{bracket}] starting builderd")).await;
         let result = self.start().await;
         work.end(result).await
     }
@@ -118,9 +119,9 @@ impl Local {
             .arg(format!("unix://{}", self.socket.display()))
             .arg("--root")
             .arg(self.folder.join("state"));
-        if let Some(text) = self.files.get("buildkitd.toml") {
-            let path = self.folder.join("buildkitd.toml");
-            write_atomically(&path, text.as_bytes()).map_err(self.file("writing", &path))?;
+        if let Some(config) = self.files.get(daemon_files::CONFIG) {
+            let path = self.folder.join(daemon_files::CONFIG);
+            write_atomically(&path, &config.0).map_err(self.file("writing", &path))?;
             command.arg("--config").arg(path);
         }
         command

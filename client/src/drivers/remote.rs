@@ -1,5 +1,7 @@
-//! A daemon that somebody else runs, reached over a socket, TCP with or without TLS, or a container of its own.
+//! A daemon that somebody else runs, reached over a socket, TCP with or without TLS, ssh, or a container of its own.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -11,6 +13,7 @@ use crate::daemon;
 use crate::docker;
 use crate::progress::{self, Work};
 use crate::settings::Settings;
+use crate::ssh;
 
 /// How long a daemon that does not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,72 +22,104 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Remote {
     settings: Settings,
     endpoint: String,
+    address: Address,
     tls: Option<Tls>,
+    loads_by_default: bool,
+}
+
+#[derive(Debug)]
+enum Address {
+    Unix(PathBuf),
+    Tcp(String),
+    Container {
+        name: String,
+        /// The Docker context whose engine has it.
+        context: Option<String>,
+    },
+    Ssh(ssh::Target),
 }
 
 #[derive(Debug)]
 struct Tls {
     authority: String,
-    certificate: Option<String>,
-    key: Option<String>,
+    /// The certificate to show, and its key.
+    certificate: Option<(String, String)>,
     server_name: Option<String>,
 }
 
-/// Whether this is an address that the remote driver can use.
-pub fn is_valid_endpoint(endpoint: &str) -> bool {
-    ["unix://", "tcp://", "docker-container://"]
-        .iter()
-        .any(|scheme| endpoint.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+const OPTIONS: &str = "which has cacert, cert, key, servername and default-load";
+
+impl Address {
+    fn parse(endpoint: &str) -> Result<Self, DriverError> {
+        let text = || endpoint.to_owned();
+        match endpoint.split_once("://") {
+            Some((_, "")) => Err(DriverError::Endpoint { endpoint: text() }),
+            Some(("unix", path)) => Ok(Self::Unix(path.into())),
+            Some(("tcp", address)) => Ok(Self::Tcp(address.trim_end_matches('/').to_owned())),
+            Some(("ssh", _)) => Ok(Self::Ssh(ssh::Target::parse(endpoint)?)),
+            Some(("docker-container", rest)) => {
+                let (name, context) = match rest.split_once("?context=") {
+                    Some((name, context)) => (name, Some(context.to_owned())),
+                    None => (rest, None),
+                };
+                let name = name.trim_end_matches('/').to_owned();
+                if name.is_empty() || name.contains(['/', '?']) {
+                    return Err(DriverError::Endpoint { endpoint: text() });
+                }
+                Ok(Self::Container { name, context })
+            }
+            Some(("kube-pod", _)) => Err(DriverError::Pod { endpoint: text() }),
+            _ => Err(DriverError::Endpoint { endpoint: text() }),
+        }
+    }
 }
 
 impl Remote {
     pub fn new(settings: &Settings, node: &Node) -> Result<Self, DriverError> {
-        if !is_valid_endpoint(&node.endpoint) {
-            return Err(DriverError::Endpoint {
+        if !node.files.is_empty() {
+            return Err(DriverError::NotOurs { what: "config file" });
+        }
+        if !node.daemon_flags.is_empty() {
+            return Err(DriverError::NotOurs {
+                what: "buildkit flags",
+            });
+        }
+        let mut files: BTreeMap<&'static str, String> = BTreeMap::new();
+        let (mut server_name, mut loads_by_default) = (None, false);
+        for (option, value) in &node.driver_opts {
+            match option.as_str() {
+                "cacert" => absolute("cacert", value, &mut files)?,
+                "cert" => absolute("cert", value, &mut files)?,
+                "key" => absolute("key", value, &mut files)?,
+                "servername" => server_name = Some(value.clone()),
+                "default-load" => loads_by_default = super::switch("default-load", value)?,
+                _ => {
+                    return Err(DriverError::UnknownOption {
+                        option: option.clone(),
+                        driver: super::REMOTE,
+                        known: OPTIONS,
+                    });
+                }
+            }
+        }
+        let tls = tls(&mut files, server_name)?;
+        let address = Address::parse(&node.endpoint)?;
+        if tls.is_some() && !matches!(address, Address::Tcp(_)) {
+            return Err(DriverError::TlsEndpoint {
                 endpoint: node.endpoint.clone(),
             });
         }
-        let option = |name: &str| node.driver_opts.get(name).cloned();
-        for name in node.driver_opts.keys() {
-            if !matches!(name.as_str(), "cacert" | "cert" | "key" | "servername") {
-                return Err(DriverError::UnknownOption {
-                    option: name.clone(),
-                    driver: "remote",
-                });
-            }
-        }
-        let tls = match (option("cacert"), option("cert"), option("key")) {
-            (None, None, None) => None,
-            (None, _, _) => {
-                return Err(DriverError::IncompleteTls {
-                    given: "cert and key",
-                    missing: "cacert",
-                });
-            }
-            (Some(_), Some(_), None) => {
-                return Err(DriverError::IncompleteTls {
-                    given: "cert",
-                    missing: "key",
-                });
-            }
-            (Some(_), None, Some(_)) => {
-                return Err(DriverError::IncompleteTls {
-                    given: "key",
-                    missing: "cert",
-                });
-            }
-            (Some(authority), certificate, key) => Some(Tls {
-                authority,
-                certificate,
-                key,
-                server_name: option("servername"),
-            }),
-        };
         Ok(Self {
             settings: settings.clone(),
             endpoint: node.endpoint.clone(),
+            address,
             tls,
+            loads_by_default,
         })
+    }
+
+    pub fn loads_by_default(&self) -> bool {
+        self.loads_by_default
     }
 
     pub fn endpoint(&self) -> &str {
@@ -97,23 +132,28 @@ impl Remote {
                 endpoint: self.endpoint.clone(),
             });
         }
-        if let Some(path) = self.endpoint.strip_prefix("unix://") {
-            Ok(Opener::Unix(path.into()))
-        } else if let Some(address) = self.endpoint.strip_prefix("tcp://") {
-            Ok(Opener::Tcp(address.trim_end_matches('/').to_owned()))
-        } else if let Some(container) = self.endpoint.strip_prefix("docker-container://") {
-            Ok(Opener::Exec {
+        Ok(match &self.address {
+            Address::Unix(path) => Opener::Unix(path.clone()),
+            Address::Tcp(address) => Opener::Tcp(address.clone()),
+            Address::Container { name, context } => Opener::Exec {
                 settings: self.settings.clone(),
-                endpoint: docker::current_endpoint(&self.settings)?,
-                container: container.to_owned(),
+                endpoint: match context {
+                    Some(context) => context.clone(),
+                    None => docker::current_endpoint(&self.settings)?,
+                },
+                container: name.clone(),
                 command: vec!["buildctl".to_owned(), "dial-stdio".to_owned()],
                 socket: None,
-            })
-        } else {
-            Err(DriverError::Endpoint {
-                endpoint: self.endpoint.clone(),
-            })
-        }
+            },
+            Address::Ssh(target) => {
+                let mut command = vec!["buildctl".to_owned()];
+                if let Some(socket) = target.socket() {
+                    command.extend(["--addr".to_owned(), format!("unix://{socket}")]);
+                }
+                command.push("dial-stdio".to_owned());
+                Opener::Ssh(target.clone(), command)
+            }
+        })
     }
 
     pub fn channel(&self) -> Result<Channel, DriverError> {
@@ -130,7 +170,7 @@ impl Remote {
             .unwrap_or(&self.endpoint)
             .trim_end_matches('/');
         let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.authority)?));
-        if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
+        if let Some((certificate, key)) = &tls.certificate {
             config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
         }
         if let Some(name) = &tls.server_name {
@@ -152,19 +192,62 @@ impl Remote {
         })
     }
 
-    pub async fn boot(&self, progress: &progress::Sender) -> Result<(), DriverError> {
+    pub async fn boot(&self, progress: &progress::Sender, bracket: &str) -> Result<(), DriverError> {
         let channel = self.channel()?;
         if daemon::answers(channel.clone()).await {
             return Ok(());
         }
-        let name = "[internal] waiting for connection";
-        let work = Work::begin(progress, name).await;
+        let work = Work::begin(progress, &format!("[{bracket}] waiting for connection")).await;
         let ready = daemon::wait_until_ready(channel, PATIENCE).await;
         work.end(ready.then_some(()).ok_or_else(|| DriverError::Silent {
             endpoint: self.endpoint.clone(),
             seconds: PATIENCE.as_secs(),
         }))
         .await
+    }
+}
+
+fn absolute(
+    option: &'static str,
+    path: &str,
+    files: &mut BTreeMap<&'static str, String>,
+) -> Result<(), DriverError> {
+    // The instance is used from other folders than this one.
+    if !Path::new(path).is_absolute() {
+        return Err(DriverError::RelativePath {
+            option,
+            path: path.to_owned(),
+        });
+    }
+    files.insert(option, path.to_owned());
+    Ok(())
+}
+
+fn tls(
+    files: &mut BTreeMap<&'static str, String>,
+    server_name: Option<String>,
+) -> Result<Option<Tls>, DriverError> {
+    if files.is_empty() && server_name.is_none() {
+        return Ok(None);
+    }
+    let (authority, certificate, key) = (files.remove("cacert"), files.remove("cert"), files.remove("key"));
+    let missing: Vec<&str> = [
+        ("cacert", authority.is_none()),
+        ("key", certificate.is_some() && key.is_none()),
+        ("cert", key.is_some() && certificate.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_missing)| is_missing.then_some(name))
+    .collect();
+    match authority {
+        Some(authority) if missing.is_empty() => Ok(Some(Tls {
+            authority,
+            certificate: certificate.zip(key),
+            server_name,
+        })),
+        _ => Err(DriverError::IncompleteTls {
+            missing: missing.join(", "),
+        }),
     }
 }
 

@@ -17,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::docker;
 use crate::settings::Settings;
+use crate::ssh;
 
 /// The flow control windows of both HTTP/2 layers: a context upload must not wait for each 64 KiB.
 const WINDOW: u32 = 4 << 20;
@@ -62,6 +63,8 @@ impl AsyncWrite for DaemonStream {
 pub enum Opener {
     Unix(PathBuf),
     Tcp(String),
+    /// A command on another machine that does what the next one does in a container.
+    Ssh(ssh::Target, Vec<String>),
     /// A command in a container that joins its standard streams to the daemon's socket.
     Exec {
         settings: Settings,
@@ -85,6 +88,7 @@ impl Opener {
                 stream.set_nodelay(true)?;
                 Ok(DaemonStream(Box::pin(stream)))
             }
+            Self::Ssh(target, command) => Ok(DaemonStream(Box::pin(target.open(command)?))),
             Self::Exec {
                 settings,
                 endpoint,

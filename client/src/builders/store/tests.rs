@@ -1,9 +1,11 @@
+use std::fs;
+
 use super::*;
 use crate::builders::NodeChange;
 
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::new(folder.path().join("trimaran"));
+    let store = Store::new(folder.path().join("trimaran"), folder.path().join("buildx"));
     (folder, store)
 }
 
@@ -20,9 +22,9 @@ fn an_instance_survives_a_round_trip() {
         .unwrap();
     transaction.save(&builder).unwrap();
     assert_eq!(transaction.builder("MINE").unwrap(), builder);
-    assert_eq!(transaction.list().unwrap(), [builder]);
-    assert!(transaction.last_activity("mine").unwrap().is_some());
-    transaction.remove("mine").unwrap();
+    assert_eq!(transaction.list().unwrap(), std::slice::from_ref(&builder));
+    assert!(transaction.last_activity(&builder).unwrap().is_some());
+    transaction.remove(&builder).unwrap();
     assert_eq!(transaction.list().unwrap(), []);
     assert!(matches!(
         transaction.builder("mine"),
@@ -51,7 +53,7 @@ fn the_current_instance_depends_on_the_docker_endpoint() {
         (current("x").as_deref(), current("y").as_deref()),
         (Some("c"), Some("c"))
     );
-    transaction.remove("c").unwrap();
+    transaction.remove(&Builder::new("c", "local")).unwrap();
     assert_eq!((current("x").as_deref(), current("y")), (Some("a"), None));
 }
 
@@ -90,9 +92,49 @@ fn a_broken_file_is_named() {
     fs::write(folder.path().join("trimaran/instances/bad"), b"{").unwrap();
     let error = transaction.list().unwrap_err();
     assert!(
-        error
-            .to_string()
-            .ends_with("instances/bad is no builder instance"),
+        error.to_string().contains("instances/bad is no builder instance"),
         "{error}"
     );
+}
+
+#[test]
+fn instances_of_buildx_are_used_where_they_are() {
+    let (folder, store) = store();
+    assert!(store.lock().unwrap().list().unwrap().is_empty());
+    assert!(
+        !folder.path().join("buildx").exists(),
+        "reading makes no folder for somebody else"
+    );
+    let instances = folder.path().join("buildx/instances");
+    fs::create_dir_all(&instances).unwrap();
+    fs::create_dir_all(folder.path().join("buildx/refs/theirs/theirs0")).unwrap();
+    fs::write(
+        instances.join("theirs"),
+        r#"{"Name":"theirs","Driver":"remote","Nodes":[{"Name":"theirs0","Endpoint":"unix:///a","Platforms":null,"DriverOpts":null,"Flags":null,"Files":null}],"Dynamic":false}"#,
+    )
+    .unwrap();
+    fs::write(instances.join(".tmp-theirs"), "{").unwrap();
+
+    let transaction = store.lock_for("theirs").unwrap();
+    let mut builder = transaction.builder("theirs").unwrap();
+    assert_eq!(builder.origin, Origin::Buildx);
+    builder
+        .update(NodeChange {
+            append: true,
+            endpoint: "unix:///b".to_owned(),
+            ..NodeChange::default()
+        })
+        .unwrap();
+    transaction.save(&builder).unwrap();
+    assert_eq!(transaction.list().unwrap(), std::slice::from_ref(&builder));
+    assert!(!folder.path().join("trimaran/instances/theirs").exists());
+    assert!(folder.path().join("buildx/activity/theirs").exists());
+
+    let ours = Builder::new("theirs", "local");
+    transaction.save(&ours).unwrap();
+    assert_eq!(transaction.list().unwrap(), std::slice::from_ref(&ours));
+    transaction.remove(&ours).unwrap();
+    transaction.remove(&builder).unwrap();
+    assert!(transaction.list().unwrap().is_empty());
+    assert!(!folder.path().join("buildx/refs/theirs").exists());
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use bollard::models::{HostConfig, RestartPolicy, RestartPolicyNameEnum};
 
-use crate::drivers::DriverError;
+use crate::drivers::{CONTAINER, DriverError, switch};
 use crate::size;
+
+const KNOWN: &str = "which has image, network, memory, memory-swap, cpu-quota, cpu-period, cpu-shares, cpuset-cpus, cpuset-mems, cgroup-parent, restart-policy, env.NAME, default-load, provenance-add-gha and allow-untrusted-image";
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -13,6 +15,7 @@ pub struct Options {
     pub image: Option<String>,
     pub network: Option<String>,
     pub environment: Vec<String>,
+    pub loads_by_default: bool,
     host: HostConfig,
 }
 
@@ -35,6 +38,27 @@ impl Options {
                 "cpuset-cpus" => host.cpuset_cpus = Some(value.clone()),
                 "cpuset-mems" => host.cpuset_mems = Some(value.clone()),
                 "cgroup-parent" => host.cgroup_parent = Some(value.clone()),
+                "default-load" => parsed.loads_by_default = switch("default-load", value)?,
+                // What buildx adds to provenance in a GitHub workflow, which is not made here.
+                "provenance-add-gha" => {
+                    if switch("provenance-add-gha", value)? {
+                        return Err(unsupported(
+                            "provenance-add-gha",
+                            value,
+                            "leave it out or say false",
+                        ));
+                    }
+                }
+                // Images are not held against a policy.
+                "allow-untrusted-image" => {
+                    if !switch("allow-untrusted-image", value)? {
+                        return Err(unsupported(
+                            "allow-untrusted-image",
+                            value,
+                            "images are not verified, name a digest with image=NAME@DIGEST",
+                        ));
+                    }
+                }
                 "restart-policy" => host.restart_policy = Some(restart_policy(value)?),
                 other => match other.strip_prefix("env.") {
                     Some(variable) if !variable.is_empty() => {
@@ -43,7 +67,8 @@ impl Options {
                     _ => {
                         return Err(DriverError::UnknownOption {
                             option: name.clone(),
-                            driver: "docker-container",
+                            driver: CONTAINER,
+                            known: KNOWN,
                         });
                     }
                 },
@@ -54,6 +79,14 @@ impl Options {
 
     pub fn host_config(&self) -> HostConfig {
         self.host.clone()
+    }
+}
+
+fn unsupported(option: &'static str, value: &str, way_out: &'static str) -> DriverError {
+    DriverError::UnsupportedOption {
+        option,
+        value: value.to_owned(),
+        way_out,
     }
 }
 
@@ -132,6 +165,9 @@ mod tests {
             ("env.", "x"),
             ("memory", "lots"),
             ("restart-policy", "maybe"),
+            ("default-load", "perhaps"),
+            ("provenance-add-gha", "true"),
+            ("allow-untrusted-image", "false"),
         ] {
             let error = parse(&[(option, value)]).unwrap_err().to_string();
             assert!(error.contains(option), "{error}");
