@@ -6,6 +6,7 @@
 
 mod arguments;
 mod attributes;
+mod circles;
 mod context;
 mod copy;
 mod error;
@@ -13,6 +14,7 @@ mod image;
 mod lint;
 mod lower;
 mod name;
+mod named;
 mod plan;
 mod ports;
 mod remote;
@@ -34,7 +36,10 @@ pub use attributes::{Attributes, ResolveMode};
 pub use error::{Error, Location, Problem};
 
 use context::{ContextUse, Contexts};
+use lower::Lowered;
 use plan::Plan;
+
+use crate::graph::builder::Operation;
 
 /// What goes wrong on the host's side.
 pub type HostError = Box<dyn std::error::Error + Send + Sync>;
@@ -198,13 +203,16 @@ pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error>
         }
         let mut more = false;
         for plan in &mut plans {
-            more |= plan.settle(&images).map_err(located)?;
+            more |= plan.settle(&images, &attributes).map_err(located)?;
         }
         if !more {
             break;
         }
     }
 
+    let folders = plans.iter().flat_map(Plan::named_folders);
+    let folders = folders.filter_map(|context| Some((context.name.clone(), context.local()?.to_owned())));
+    contexts.read_named_ignore_files(host, &folders.collect()).await?;
     let ignored = if plans.iter().any(Plan::uses_context) {
         contexts.read_ignore_file(host).await?
     } else {
@@ -222,6 +230,7 @@ pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error>
         .iter()
         .for_each(|lowered| used.extend(&lowered.context_use));
     let operation = contexts.main_operation(&used, &ignored);
+    let named = complete_folders(&lowered, &contexts);
     let sources: BTreeSet<PinnedSource> = lowered
         .iter()
         .flat_map(|lowered| lowered.sources.iter().cloned())
@@ -232,7 +241,7 @@ pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error>
         .unwrap_or_default();
     let targets = lowered
         .into_iter()
-        .map(|lowered| lowered.finish(&operation, &source))
+        .map(|lowered| lowered.finish(&operation, &named, &source))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Build {
         multi_platform: attributes.multi_platform,
@@ -241,6 +250,20 @@ pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error>
         warnings,
         source,
     })
+}
+
+/// The operations for folders that are named contexts, with what any platform uses of them.
+fn complete_folders(lowered: &[Lowered], contexts: &Contexts<'_>) -> BTreeMap<String, Operation> {
+    let mut uses: BTreeMap<&str, (&str, ContextUse)> = BTreeMap::new();
+    for (name, folder) in lowered.iter().flat_map(|lowered| &lowered.named) {
+        if let Some(local) = folder.context.local() {
+            let (_, used) = uses.entry(name).or_insert_with(|| (local, ContextUse::default()));
+            used.extend(&folder.used);
+        }
+    }
+    uses.into_iter()
+        .map(|(name, (local, used))| (name.to_owned(), contexts.named_operation(name, local, &used)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub(super) const GATEWAY: &[&str] = &[
 /// Of the Dockerfile frontend, as requests name them in `frontend.caps`.
 pub(super) const FRONTEND: &[&str] = &[
     "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.contexts",
     "moby.buildkit.frontend.gitquerystring",
 ];
 

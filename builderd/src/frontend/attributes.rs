@@ -54,6 +54,10 @@ pub struct Attributes {
     pub(super) shm_size: i64,
     pub(super) ulimits: Vec<pb::Ulimit>,
     pub(super) cache_namespace: String,
+    /// Sources by name, with `::<platform>` if they are for one only.
+    pub(super) contexts: BTreeMap<String, String>,
+    /// What is known of inputs besides their files.
+    pub(super) input_metadata: BTreeMap<String, String>,
     /// Which rules to check, if not as the file says.
     pub(super) check: Option<String>,
     /// A frontend was asked for on the command line or is running already: `# syntax=` says nothing new.
@@ -106,6 +110,8 @@ impl Attributes {
                 .to_owned(),
             shm_size: get("shm-size").map_or(Ok(0), |value| number("shm-size", value))?,
             ulimits: get("ulimit").map_or(Ok(Vec::new()), ulimits)?,
+            contexts: with_prefix(all, "context:"),
+            input_metadata: with_prefix(all, "input-metadata:"),
             cache_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned(),
             check: get("build-arg:BUILDKIT_DOCKERFILE_CHECK").map(str::to_owned),
             syntax_settled: all.contains_key("cmdline"),
@@ -137,12 +143,6 @@ const LIMITS: [&str; 8] = [
 fn refuse_unsupported(request: &Request) -> Result<(), Error> {
     let unsupported = |what: String, way_out| Err(Error::from(Problem::Unsupported { what, way_out }));
     for (key, value) in &request.attributes {
-        if key.starts_with("context:") {
-            return unsupported(
-                format!("the named context {key}={value}"),
-                "; use a stage or an image instead",
-            );
-        }
         if LIMITS.contains(&key.as_str()) && !value.is_empty() {
             let way_out = "; leave it out, or limit the builder's own container";
             return unsupported(format!("the resource limit {key}={value}"), way_out);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dockerfile::address::{Address, Mtime, without_credentials};
 use dockerfile::ignore::read_ignore_file;
 use dockerfile::parser::syntax_directive;
+use futures::future::try_join_all;
 use proto::pb;
 
 use super::remote::{self, Download, GitOptions};
@@ -16,7 +17,7 @@ const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 const IGNORE_FILE: &str = ".dockerignore";
 /// What a context that is one file is called.
-const DOWNLOAD: &str = "context";
+pub(super) const DOWNLOAD: &str = "context";
 /// Frontend images that are this frontend under another name.
 const BUILT_IN: [&str; 3] = [
     "docker/dockerfile",
@@ -61,6 +62,8 @@ pub(super) struct Contexts<'a> {
     dockerfile_local: &'a str,
     /// `<Dockerfile>.dockerignore`, which goes before `.dockerignore`.
     own_ignore_file: Option<Bytes>,
+    /// What named contexts leave out, by their names.
+    ignored: BTreeMap<String, Vec<String>>,
 }
 
 impl<'a> Contexts<'a> {
@@ -75,6 +78,7 @@ impl<'a> Contexts<'a> {
             given: request.inputs.get(CONTEXT).cloned(),
             dockerfile_local,
             own_ignore_file: None,
+            ignored: BTreeMap::new(),
         }
     }
 
@@ -214,6 +218,51 @@ impl<'a> Contexts<'a> {
         operation
     }
 
+    /// A definition that came with the request.
+    pub(super) fn input(&self, name: &str) -> Option<&pb::Definition> {
+        self.request.inputs.get(name)
+    }
+
+    /// Finds out what named contexts leave out: each folder has an ignore file of its own.
+    pub(super) async fn read_named_ignore_files<H: Host>(
+        &mut self,
+        host: &H,
+        folders: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let read = async |(name, local): (&String, &String)| {
+            let paths = vec![IGNORE_FILE.to_owned()];
+            let hint = format!("{CONTEXT}:{name}-{IGNORE_FILE}");
+            let title = format!("[{CONTEXT} {name}] load {IGNORE_FILE}");
+            let definition = self.local(local, &hint, &title, &paths);
+            let mut files =
+                host.read_files(definition, paths)
+                    .await
+                    .map_err(|source| Problem::ReadNamedContext {
+                        name: name.clone(),
+                        source,
+                    })?;
+            let data = files.remove(IGNORE_FILE).unwrap_or_default();
+            Ok::<_, Error>((name.clone(), read_ignore_file(&String::from_utf8_lossy(&data))))
+        };
+        let read = try_join_all(folders.iter().map(read)).await?;
+        self.ignored = read.into_iter().collect();
+        Ok(())
+    }
+
+    /// The files of a folder that is a named context: what is used of it, less what is ignored.
+    pub(super) fn named_operation(&self, name: &str, local: &str, used: &ContextUse) -> Operation {
+        let key = self.request.attributes.get(&format!("sharedkey:localdir:{name}"));
+        let hint = format!("{CONTEXT}:{name}-{}", key.map_or("", String::as_str));
+        let title = format!("[{CONTEXT} {name}] load from client");
+        let mut operation = self.local_operation(local, &hint, &title);
+        if let pb::op::Op::Source(source) = &mut operation.kind {
+            set_list(source, "local.followpaths", &used.follow_paths());
+            let ignored = self.ignored.get(name).map_or(&[][..], Vec::as_slice);
+            set_list(source, "local.excludepatterns", ignored);
+        }
+        operation
+    }
+
     /// A small read of a local that is thrown away afterwards.
     fn local(&self, local: &str, hint: &str, name: &str, paths: &[String]) -> pb::Definition {
         let mut operation = self.local_operation(local, hint, name);
@@ -250,7 +299,7 @@ impl<'a> Contexts<'a> {
     }
 }
 
-fn internal(name: &str) -> Note {
+pub(super) fn internal(name: &str) -> Note {
     Note {
         name: format!("[internal] {name}"),
         ..Note::default()

@@ -61,7 +61,7 @@ impl Frame {
                     from: copy.from.clone().unwrap_or_default(),
                     stage: self.prefix.stage.clone(),
                 };
-                Source::Stage(lowering.finished(*stage).ok_or_else(later)?)
+                Source::Stage(*stage, lowering.finished(*stage).ok_or_else(later)?)
             }
             _ => Source::Context,
         };
@@ -147,7 +147,10 @@ impl Frame {
                 continue;
             }
             let from = match source {
-                Source::Stage(root) => root,
+                Source::Stage(stage, root) => {
+                    lowering.note_use(stage, path);
+                    root
+                }
                 Source::Context => {
                     lowering.context_use.add(path);
                     lowering.context()
@@ -202,7 +205,7 @@ impl Frame {
 #[derive(Clone, Copy)]
 enum Source {
     Context,
-    Stage(Option<Output>),
+    Stage(usize, Option<Output>),
 }
 
 /// `--chmod`: bits, or a symbolic change.

@@ -85,6 +85,28 @@ pub enum Problem {
     },
     #[error("failed to parse stage name {name:?}: {problem}")]
     StageName { name: String, problem: ReferenceError },
+    #[error("invalid context name {name}: {problem}")]
+    ContextName { name: String, problem: ReferenceError },
+    #[error("invalid context specifier {value} for {name}")]
+    ContextSpecifier { name: String, value: String },
+    #[error(
+        "unsupported context source {kind} for {name}: give it as a folder, docker-image://, the result of a target, or the address of a repository or file"
+    )]
+    ContextSource { kind: String, name: String },
+    #[error("invalid input {input} for {name}")]
+    ContextInput { input: String, name: String },
+    #[error("failed to parse input metadata {input}")]
+    InputMetadata {
+        input: String,
+        #[source]
+        source: HostError,
+    },
+    #[error("failed to load context {name}")]
+    ReadNamedContext {
+        name: String,
+        #[source]
+        source: HostError,
+    },
     #[error("target stage {name:?} could not be found{hint}")]
     NoTarget { name: String, hint: String },
     #[error("invalid stage index {0}")]

@@ -1,6 +1,6 @@
 //! One platform's stages to operations, in the order of the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use binfmt::Platform;
@@ -15,7 +15,8 @@ use registry::ImageConfig;
 use super::context::{ContextUse, Contexts};
 use super::image::platform_of;
 use super::name::Prefix;
-use super::plan::{Base, Plan};
+use super::named::{NamedContext, Source};
+use super::plan::{Base, Plan, Stage};
 use super::stage::Frame;
 use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, arguments, lint};
 use crate::graph::builder::{Builder, Note, Operation, Output};
@@ -33,9 +34,18 @@ pub(super) struct Lowering<'a> {
     linter: Linter,
     /// The build context, from its first use on; `Some(None)` is an empty one.
     context: Option<Option<Output>>,
+    /// Folders of named contexts.
+    named: BTreeMap<String, NamedFolder>,
     /// Finished stages.
     frames: Vec<Option<Frame>>,
     sources: BTreeSet<PinnedSource>,
+}
+
+/// A folder of the client, and what is used of it.
+pub(super) struct NamedFolder {
+    pub(super) context: NamedContext,
+    pub(super) used: ContextUse,
+    output: Output,
 }
 
 /// A platform whose operations are known, except for what the context has to hold.
@@ -43,6 +53,7 @@ pub(super) struct Lowered {
     pub(super) context_use: ContextUse,
     pub(super) sources: BTreeSet<PinnedSource>,
     pub(super) warnings: Vec<Finding>,
+    pub(super) named: BTreeMap<String, NamedFolder>,
     platform: Platform,
     builder: Builder,
     context: Option<Output>,
@@ -71,23 +82,27 @@ impl Plan {
             ignored,
             linter,
             context: None,
+            named: BTreeMap::new(),
             frames: vec![None; self.stages.len()],
             sources: BTreeSet::new(),
         };
         let needed = self.needed();
-        // Images that are only copied from stand behind the stages of the file; they have no steps and come first.
+        // Images that are only copied from stand behind the stages of the file; like stages that a context replaces,
+        // they have no steps and come first.
         let (files, images): (Vec<usize>, Vec<usize>) = (0..self.stages.len())
             .filter(|at| needed[*at])
-            .partition(|at| self.stages[*at].in_file);
+            .partition(|at| self.stages[*at].in_file && !self.stages[*at].replaced);
         for at in images.into_iter().chain(files) {
             let frame = lowering.stage(at)?;
             lowering.frames[at] = Some(frame);
         }
+        lowering.note_use(self.target, "/");
         let Lowering {
             builder,
             linter,
             context_use,
             context,
+            named,
             mut frames,
             sources,
             ..
@@ -107,6 +122,7 @@ impl Plan {
             context_use,
             sources,
             warnings: linter.findings().to_vec(),
+            named,
             platform: self.platform.clone(),
             builder,
             context: context.flatten(),
@@ -160,26 +176,41 @@ impl Lowering<'_> {
         };
         let mut frame = match &stage.base {
             Base::Stage(base) => {
+                self.note_use(*base, "/");
                 let base = self.frames[*base]
                     .clone()
                     .expect("a base stage comes earlier and is needed with this one");
                 base.child(prefix)
             }
-            Base::Scratch | Base::Image { .. } => {
+            Base::Scratch | Base::Image { .. } | Base::Named(_) => {
                 let mut prefix = prefix;
-                let root = self.base_root(at, &mut prefix);
-                let mut frame = Frame::new(prefix, stage.platform.clone(), self.plan.base_image(stage), root);
-                if let Base::Image {
-                    found: Some(found), ..
-                } = &stage.base
+                let root = match &stage.base {
+                    Base::Named(context) => self.named_root(stage, context)?,
+                    _ => self.base_root(at, &mut prefix),
+                };
+                let image = self.plan.base_image(stage);
+                // What a stage has been replaced by may be for another platform than the stage would have been.
+                let platform = match stage.replaced && !image.architecture.is_empty() && !image.os.is_empty()
                 {
-                    frame.base_config = Some(found.config.clone());
-                }
+                    true => Platform::new(&image.os, &image.architecture, &image.variant),
+                    false => stage.platform.clone(),
+                };
+                let mut frame = Frame::new(prefix, platform, image, root);
+                frame.base_config = match &stage.base {
+                    Base::Image {
+                        found: Some(found), ..
+                    } => Some(found.config.clone()),
+                    Base::Named(context) => context.config.as_ref().map(|config| config.bytes.clone()),
+                    _ => None,
+                };
                 frame
             }
         };
-        if !stage.in_file {
+        if !stage.in_file || stage.replaced {
             return Ok(frame);
+        }
+        if let Base::Named(_) = &stage.base {
+            self.note_use(at, "/");
         }
         frame.start(stage, self.attributes);
         for step in &stage.steps {
@@ -204,6 +235,7 @@ impl Lowering<'_> {
         let stage = &self.plan.stages[at];
         let Base::Image {
             reference,
+            context,
             found: Some(found),
             ..
         } = &stage.base
@@ -230,23 +262,74 @@ impl Lowering<'_> {
             let mode = self.attributes.resolve_mode.name().to_owned();
             source.attrs.insert("image.resolvemode".to_owned(), mode);
         }
-        let name = prefix.next(
-            &format!("FROM {}", found.pinned),
-            &stage.platform,
-            &Environment::new(),
-            false,
-        );
-        Some(self.builder.add(Operation {
-            kind: pb::op::Op::Source(source),
-            inputs: Vec::new(),
-            platform: Some(wire_platform(&stage.platform)),
-            note: Note {
-                name,
+        let note = match context {
+            Some(context) => Note {
+                name: format!("[context {context}] {}", found.pinned),
+                ..Note::default()
+            },
+            None => Note {
+                name: prefix.next(
+                    &format!("FROM {}", found.pinned),
+                    &stage.platform,
+                    &Environment::new(),
+                    false,
+                ),
                 command: Some(stage.code.clone()).filter(|code| !code.is_empty()),
                 lines: Some((stage.lines.first, stage.lines.last)),
                 ..Note::default()
             },
+        };
+        Some(self.builder.add(Operation {
+            kind: pb::op::Op::Source(source),
+            inputs: Vec::new(),
+            platform: Some(wire_platform(&stage.platform)),
+            note,
         }))
+    }
+
+    /// The files of a context: a folder, which is completed when it is known what is used of it, or an input.
+    fn named_root(&mut self, stage: &Stage, context: &NamedContext) -> Result<Option<Output>, Error> {
+        let local = match &context.source {
+            Source::Local(local) => local,
+            Source::Input(input) => {
+                let definition = self.contexts.input(input).ok_or_else(|| {
+                    let problem = Problem::ContextInput {
+                        input: input.clone(),
+                        name: context.name.clone(),
+                    };
+                    Error::at(stage.lines, problem)
+                })?;
+                return Ok(self.builder.import(definition));
+            }
+            Source::Remote(_) => {
+                let operation = context.remote();
+                return Ok(operation.map(|operation| self.builder.add(operation)));
+            }
+            Source::Scratch | Source::Image(_) => return Ok(None),
+        };
+        if let Some(known) = self.named.get(&context.name) {
+            return Ok(Some(known.output));
+        }
+        let unused = ContextUse::default();
+        let operation = self.contexts.named_operation(&context.name, local, &unused);
+        let output = self.builder.add(operation);
+        let folder = NamedFolder {
+            context: context.clone(),
+            used: unused,
+            output,
+        };
+        self.named.insert(context.name.clone(), folder);
+        Ok(Some(output))
+    }
+
+    /// Notes that a path of a stage is used, which matters if the stage is nothing but a folder of the client.
+    pub(super) fn note_use(&mut self, stage: usize, path: &str) {
+        let plan = self.plan;
+        if let Base::Named(context) = &plan.stages[stage].base
+            && let Some(folder) = self.named.get_mut(&context.name)
+        {
+            folder.used.add(path);
+        }
     }
 }
 
@@ -255,8 +338,16 @@ impl Lowered {
     pub(super) fn finish(
         mut self,
         context: &Operation,
+        named: &BTreeMap<String, Operation>,
         source: &Arc<pb::SourceInfo>,
     ) -> Result<Target, Error> {
+        for (name, folder) in &self.named {
+            if let (Some(operation), Some(complete)) =
+                (self.builder.operation_mut(folder.output), named.get(name))
+            {
+                *operation = complete.clone();
+            }
+        }
         if let Some(operation) = self.context.and_then(|output| self.builder.operation_mut(output)) {
             *operation = context.clone();
         }

@@ -12,6 +12,7 @@ use dockerfile::suggest::{Case, hint};
 use dockerfile::{Dockerfile, Lines};
 use registry::{ImageConfig, Reference};
 
+use super::named::NamedContext;
 use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, arguments, image, lint};
 
 pub(super) const SCRATCH: &str = "scratch";
@@ -25,8 +26,12 @@ pub(super) enum Base {
         /// As written, variables replaced.
         written: String,
         reference: Reference,
+        /// The name of the context that it stands for.
+        context: Option<String>,
         found: Option<Box<FoundImage>>,
     },
+    /// Files of a named context that is no image.
+    Named(Box<NamedContext>),
 }
 
 /// A base image whose config is known.
@@ -50,6 +55,8 @@ pub(super) struct Stage {
     pub(super) lines: Lines,
     /// Stands in the file; false for an image that `COPY --from` names directly.
     pub(super) in_file: bool,
+    /// A named context is its result: its instructions do not count.
+    pub(super) replaced: bool,
     triggers_done: bool,
 }
 
@@ -102,12 +109,15 @@ impl Plan {
             linter,
         };
         for stage in &file.stages {
-            plan.add(stage, file)?;
+            plan.add(stage, file, attributes)?;
         }
         plan.target = plan.find_target(attributes)?;
         for (at, stage) in file.stages.iter().enumerate() {
+            if plan.stages[at].replaced {
+                continue;
+            }
             for command in &stage.commands {
-                let step = plan.step(command.clone(), false)?;
+                let step = plan.step(command.clone(), false, attributes)?;
                 plan.stages[at].steps.push(step);
             }
         }
@@ -119,7 +129,12 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, stage: &instruction::Stage, file: &Dockerfile) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        stage: &instruction::Stage,
+        file: &Dockerfile,
+        attributes: &Attributes,
+    ) -> Result<(), Error> {
         let expander = Expander::new(file.escape);
         let at = |problem| Error::at(stage.lines, problem);
         let expand = |text: &str| {
@@ -156,11 +171,19 @@ impl Plan {
             }
         };
         let number = self.stages.len();
-        let base = self.base(base, stage.lines)?;
+        let replacement = match &stage.name {
+            Some(name) => NamedContext::find(attributes, name, &platform).map_err(at)?,
+            None => None,
+        };
+        let replaced = replacement.is_some();
+        let base = match replacement {
+            Some(context) => context.into(),
+            None => self.base(base, &platform, attributes, stage.lines)?,
+        };
         let platform = match &base {
             Base::Stage(base) => self.stages[*base].platform.clone(),
             Base::Scratch => self.platform.clone(),
-            Base::Image { .. } => platform,
+            Base::Image { .. } | Base::Named(_) => platform,
         };
         self.stages.push(Stage {
             name: stage.name.clone().unwrap_or_else(|| format!("stage-{number}")),
@@ -171,7 +194,8 @@ impl Plan {
             code: stage.code.clone(),
             lines: stage.lines,
             in_file: true,
-            triggers_done: false,
+            replaced,
+            triggers_done: replaced,
         });
         if let Some(name) = &stage.name {
             self.by_name.insert(name.clone(), number);
@@ -179,8 +203,14 @@ impl Plan {
         Ok(())
     }
 
-    /// Names of earlier stages go before names of images.
-    fn base(&self, name: String, lines: Lines) -> Result<Base, Error> {
+    /// Names of earlier stages go before those of contexts, and these before images.
+    fn base(
+        &self,
+        name: String,
+        platform: &Platform,
+        attributes: &Attributes,
+        lines: Lines,
+    ) -> Result<Base, Error> {
         if let Some(&stage) = self.by_name.get(&name) {
             return Ok(Base::Stage(stage));
         }
@@ -197,9 +227,14 @@ impl Plan {
                 },
             )
         })?;
+        let context = NamedContext::find(attributes, &name, platform);
+        if let Some(context) = context.map_err(|problem| Error::at(lines, problem))? {
+            return Ok(context.into());
+        }
         Ok(Base::Image {
             written: name,
             reference: reference.or_latest(),
+            context: None,
             found: None,
         })
     }
@@ -224,11 +259,11 @@ impl Plan {
         }
     }
 
-    fn step(&mut self, command: Command, on_build: bool) -> Result<Step, Error> {
+    fn step(&mut self, command: Command, on_build: bool, attributes: &Attributes) -> Result<Step, Error> {
         let lines = command.lines;
         let sources = match &command.instruction {
             Instruction::Copy(copy) => match &copy.from {
-                Some(from) => vec![Some(self.source(from, lines)?)],
+                Some(from) => vec![Some(self.source(from, lines, attributes)?)],
                 None => Vec::new(),
             },
             Instruction::Run(run) => {
@@ -238,8 +273,10 @@ impl Plan {
                     .map(|mount| Mount::source_stage(mount))
                     .collect::<Result<Vec<_>, _>>();
                 let froms = froms.map_err(|problem| Error::at(lines, Problem::Mount(problem)))?;
-                let source =
-                    |from: Option<String>| from.map(|from| self.named_source(&from, lines)).transpose();
+                let source = |from: Option<String>| {
+                    from.map(|from| self.named_source(&from, lines, attributes))
+                        .transpose()
+                };
                 froms.into_iter().map(source).collect::<Result<_, _>>()?
             }
             _ => Vec::new(),
@@ -252,9 +289,9 @@ impl Plan {
     }
 
     /// `COPY --from`: the number of a stage, the name of one, or an image.
-    fn source(&mut self, from: &str, lines: Lines) -> Result<usize, Error> {
+    fn source(&mut self, from: &str, lines: Lines, attributes: &Attributes) -> Result<usize, Error> {
         let Ok(number) = from.parse::<i64>() else {
-            return self.named_source(from, lines);
+            return self.named_source(from, lines, attributes);
         };
         let stage = usize::try_from(number)
             .ok()
@@ -262,11 +299,11 @@ impl Plan {
         stage.ok_or_else(|| Error::at(lines, Problem::StageIndex(number)))
     }
 
-    fn named_source(&mut self, from: &str, lines: Lines) -> Result<usize, Error> {
+    fn named_source(&mut self, from: &str, lines: Lines, attributes: &Attributes) -> Result<usize, Error> {
         if let Some(&stage) = self.by_name.get(&from.to_lowercase()) {
             return Ok(stage);
         }
-        let base = self.base(from.to_owned(), lines)?;
+        let base = self.base(from.to_owned(), &self.platform, attributes, lines)?;
         self.stages.push(Stage {
             name: String::new(),
             declared: None,
@@ -276,71 +313,10 @@ impl Plan {
             code: String::new(),
             lines,
             in_file: false,
+            replaced: false,
             triggers_done: true,
         });
         Ok(self.stages.len() - 1)
-    }
-
-    /// A stage that copies from itself, directly or through others, can never be built.
-    fn refuse_circles(&self) -> Result<(), Error> {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Mark {
-            New,
-            Open,
-            Done,
-        }
-        let uses: Vec<Vec<(usize, Lines)>> = self
-            .stages
-            .iter()
-            .map(|stage| {
-                let of_step = |step: &Step| {
-                    let lines = step.command.lines;
-                    let sources: Vec<_> = step
-                        .sources
-                        .iter()
-                        .flatten()
-                        .map(|source| (*source, lines))
-                        .collect();
-                    sources
-                };
-                stage.steps.iter().flat_map(of_step).collect()
-            })
-            .collect();
-        let mut marks = vec![Mark::New; self.stages.len()];
-        for start in 0..self.stages.len() {
-            // A file may have more stages than a thread has stack, so the way is kept by hand: stages, and how many of
-            // their uses have been followed.
-            let mut way = vec![(start, 0)];
-            if marks[start] != Mark::New {
-                continue;
-            }
-            marks[start] = Mark::Open;
-            while let Some((at, followed)) = way.last_mut() {
-                let Some(&(source, _)) = uses[*at].get(*followed) else {
-                    marks[*at] = Mark::Done;
-                    way.pop();
-                    continue;
-                };
-                *followed += 1;
-                match marks[source] {
-                    Mark::Done => {}
-                    Mark::New => {
-                        marks[source] = Mark::Open;
-                        way.push((source, 0));
-                    }
-                    Mark::Open => {
-                        let lines = way
-                            .iter()
-                            .map(|(at, followed)| uses[*at][followed - 1].1)
-                            .collect();
-                        let problem = Problem::Circular(self.stages[start].name.clone());
-                        let location = Some(super::Location { lines, source: None });
-                        return Err(Error { problem, location });
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// For every stage, whether the target needs it.
@@ -376,11 +352,12 @@ impl Plan {
             if let Base::Image {
                 written,
                 reference,
+                context,
                 found: None,
             } = &stage.base
             {
                 wanted.push((
-                    self.wanted(stage, reference),
+                    self.wanted(stage, reference, context.as_deref()),
                     (Some(stage.lines), written.clone()),
                 ));
             }
@@ -388,33 +365,38 @@ impl Plan {
         wanted
     }
 
-    fn wanted(&self, stage: &Stage, reference: &Reference) -> WantedImage {
-        let platform = if self.show_platform {
-            format!("{} ", stage.platform)
-        } else {
-            String::new()
+    fn wanted(&self, stage: &Stage, reference: &Reference, context: Option<&str>) -> WantedImage {
+        let place = match context {
+            Some(name) => format!("context {name}"),
+            None if self.show_platform => format!("{} internal", stage.platform),
+            None => "internal".to_owned(),
         };
         WantedImage {
             reference: reference.clone(),
             platform: stage.platform.clone(),
             mode: self.mode,
-            name: format!("[{platform}internal] load metadata for {reference}"),
+            name: format!("[{place}] load metadata for {reference}"),
         }
     }
 
     /// Takes in what is known of images, and adds the triggers of bases. True if that made further images needed.
-    pub(super) fn settle(&mut self, images: &BTreeMap<WantedImage, ResolvedImage>) -> Result<bool, Error> {
+    pub(super) fn settle(
+        &mut self,
+        images: &BTreeMap<WantedImage, ResolvedImage>,
+        attributes: &Attributes,
+    ) -> Result<bool, Error> {
         for at in self.needed_stages() {
             let stage = &self.stages[at];
             let Base::Image {
                 reference,
+                context,
                 found: None,
                 ..
             } = &stage.base
             else {
                 continue;
             };
-            let Some(resolved) = images.get(&self.wanted(stage, reference)) else {
+            let Some(resolved) = images.get(&self.wanted(stage, reference, context.as_deref())) else {
                 continue;
             };
             let image = ImageConfig::parse(&resolved.config)
@@ -424,7 +406,12 @@ impl Plan {
                 image,
                 config: resolved.config.clone(),
             };
-            if let Base::Image { written, .. } = &stage.base {
+            if let Base::Image {
+                written,
+                context: None,
+                ..
+            } = &stage.base
+            {
                 lint::base_image(&mut self.linter, stage, written, &settled);
             }
             if let Base::Image { found, .. } = &mut self.stages[at].base {
@@ -432,13 +419,13 @@ impl Plan {
             }
         }
         for at in self.needed_stages() {
-            self.add_triggers(at)?;
+            self.add_triggers(at, attributes)?;
         }
         Ok(!self.wanted_images().is_empty())
     }
 
     /// ONBUILD instructions of the base run before the stage's own.
-    fn add_triggers(&mut self, at: usize) -> Result<(), Error> {
+    fn add_triggers(&mut self, at: usize, attributes: &Attributes) -> Result<(), Error> {
         let stage = &self.stages[at];
         if stage.triggers_done {
             return Ok(());
@@ -457,6 +444,10 @@ impl Plan {
                     })
                     .collect()
             }
+            Base::Named(context) => {
+                let config = context.config.as_ref();
+                config.map_or_else(Vec::new, |config| config.image.config.on_build.clone())
+            }
             Base::Scratch => Vec::new(),
         };
         let lines = stage.lines;
@@ -464,7 +455,7 @@ impl Plan {
         for trigger in triggers {
             let command = instruction::parse_trigger(&trigger)
                 .map_err(|error| Error::at(lines, Problem::Parse(error)))?;
-            steps.push(self.step(Command { lines, ..command }, true)?);
+            steps.push(self.step(Command { lines, ..command }, true, attributes)?);
         }
         let stage = &mut self.stages[at];
         stage.steps.splice(0..0, steps);
@@ -487,17 +478,34 @@ impl Plan {
 
     /// The config a stage's instructions start with, for a stage that does not start from another.
     pub(super) fn base_image(&self, stage: &Stage) -> ImageConfig {
-        match &stage.base {
+        let known = match &stage.base {
             Base::Image {
                 found: Some(found), ..
-            } => {
-                let mut image = found.image.clone();
+            } => Some(&found.image),
+            Base::Named(context) => context.config.as_ref().map(|config| &config.image),
+            _ => None,
+        };
+        match known {
+            Some(image) => {
+                let mut image = image.clone();
                 image.created = None;
                 image.config.on_build.clear();
                 image
             }
-            _ => image::scratch(&stage.platform),
+            // A context that is the result of a stage says nothing that was not given with it.
+            None if stage.replaced => ImageConfig::for_platform(&image::platform_of(&stage.platform)),
+            None => image::scratch(&stage.platform),
         }
+    }
+
+    /// The folders of the client that needed stages are made of.
+    pub(super) fn named_folders(&self) -> Vec<NamedContext> {
+        let bases = self.needed_stages().into_iter().map(|at| &self.stages[at].base);
+        let folder = |base: &Base| match base {
+            Base::Named(context) if context.local().is_some() => Some(context.as_ref().clone()),
+            _ => None,
+        };
+        bases.filter_map(folder).collect()
     }
 }
 
@@ -512,7 +520,7 @@ fn is_path(source: &str) -> bool {
 impl Stage {
     /// How many steps a stage is said to have: its base image, and what does something to files.
     pub(super) fn total(&self) -> usize {
-        let base = usize::from(matches!(self.base, Base::Image { .. }) && self.in_file);
+        let base = usize::from(matches!(self.base, Base::Image { .. } | Base::Named(_)) && self.in_file);
         let steps = self.steps.iter().filter(|step| {
             matches!(
                 step.command.instruction,

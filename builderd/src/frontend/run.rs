@@ -203,10 +203,13 @@ impl Frame {
         }
         let selector = join(&mount.source, "/");
         let mut from = match (source, mount.kind) {
-            (Some(stage), _) => lowering.finished(stage).ok_or_else(|| Problem::MountFromLater {
-                from: mount.from.clone().unwrap_or_default(),
-                target: mount.target.clone(),
-            })?,
+            (Some(stage), _) => {
+                lowering.note_use(stage, &mount.source);
+                lowering.finished(stage).ok_or_else(|| Problem::MountFromLater {
+                    from: mount.from.clone().unwrap_or_default(),
+                    target: mount.target.clone(),
+                })?
+            }
             (None, MountKind::Cache) => None,
             (None, _) => {
                 lowering.context_use.add(&mount.source);

@@ -1,5 +1,6 @@
 //! The frontend against a host that knows a few images, its graphs as text.
 
+mod contexts;
 mod graphs;
 mod refusals;
 mod render;

@@ -16,7 +16,7 @@ use crate::progress::VertexProgress;
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::image::{FetchError, Freshness, Image, ImageError};
 use crate::sources::local::{self, LocalSource};
-use crate::store::{CachedResult, Snapshot};
+use crate::store::{CacheKey, CachedResult, Snapshot};
 
 const IMAGE: &str = "docker-image";
 const LOCAL: &str = "local";
@@ -54,13 +54,11 @@ impl Job {
     ) -> Result<Done, OpError> {
         let snapshot = match source.identifier.split_once("://") {
             Some((LOCAL, _)) => {
-                local::load(
-                    &LocalSource::parse(source)?,
-                    self.sessions(),
-                    self.solver().store(),
-                    progress,
-                )
-                .await?
+                let source = LocalSource::parse(source)?;
+                // Builds that share a session take the same folder one after the other: the second finds what the first
+                // was sent, and asks for nothing but the rest.
+                let _turn = self.solver().flights().lock(self.transfer_key(&source)).await;
+                local::load(&source, self.sessions(), self.solver().store(), progress).await?
             }
             Some((IMAGE, reference)) => {
                 let mode = source.attrs.get("image.resolvemode").map_or("", String::as_str);
@@ -143,6 +141,16 @@ impl Job {
             Err(error) => progress.fail(&proto::chain(error)),
         }
         resolved
+    }
+
+    /// Stands for a folder of a client, whatever is asked for of it.
+    fn transfer_key(&self, source: &LocalSource) -> CacheKey {
+        let sessions = match &source.session {
+            Some(id) => id.clone(),
+            None => self.sessions().ids().join(" "),
+        };
+        let folder = [sessions.as_str(), &source.files.name, &source.shared_key_hint];
+        CacheKey::new("local transfer", folder)
     }
 
     async fn image(

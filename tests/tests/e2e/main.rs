@@ -13,6 +13,8 @@ mod docker_session;
 mod dockerfiles;
 mod images;
 mod interrupts;
+mod named_contexts;
+mod nodes;
 mod peers;
 mod platforms;
 mod registries;

@@ -208,10 +208,6 @@ fn requests_that_make_no_sense_are_refused() {
             vec![("context", "ftp://me:secret@x/y")],
             "\"ftp://x/y\" is neither a git repository nor an http address, so it cannot be a build context",
         ),
-        (
-            vec![("context:x", "local:x")],
-            "the named context context:x=local:x is not supported by this builder; use a stage or an image instead",
-        ),
     ] {
         assert_eq!(refuse("FROM busybox AS final", &attributes).0, expected);
     }

@@ -1,0 +1,181 @@
+//! Named contexts: what a request puts in place of an image or of a stage.
+//!
+//! `context:<name>` names the source, for one platform only if `::<platform>` follows. A stage of that name is not built:
+//! the context is its result. Elsewhere the name stands for an image, in FROM, `COPY --from` and `RUN --mount=from`.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use binfmt::Platform;
+use bytes::Bytes;
+use dockerfile::address::{Address, without_credentials};
+use registry::{ImageConfig, Reference};
+
+use super::context::{DOWNLOAD, internal};
+use super::plan::Base;
+use super::remote::{self, GitOptions};
+use super::{Attributes, Problem};
+use crate::graph::builder::{Note, Operation};
+
+/// Names that always mean what they mean.
+const RESERVED: [&str; 2] = ["scratch", "context"];
+const CONFIG: &str = "containerimage.config";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Scratch,
+    Image(Reference),
+    /// A folder of the client, by its name in the session.
+    Local(String),
+    /// A definition that came with the request.
+    Input(String),
+    /// What the daemon fetches by itself.
+    Remote(Address),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct NamedContext {
+    /// With the platform, if it is for one platform only.
+    pub(super) name: String,
+    pub(super) source: Source,
+    /// The image that an input is the result of.
+    pub(super) config: Option<KnownConfig>,
+}
+
+/// An image config, as it came and as it is read.
+#[derive(Clone, Debug)]
+pub(super) struct KnownConfig {
+    pub(super) image: ImageConfig,
+    pub(super) bytes: Bytes,
+}
+
+impl NamedContext {
+    /// The operation that fetches it, if the daemon does so by itself.
+    pub(super) fn remote(&self) -> Option<Operation> {
+        let Source::Remote(address) = &self.source else {
+            return None;
+        };
+        Some(match address {
+            Address::Git(reference) => {
+                let name = format!("load git source {}", without_credentials(&reference.remote));
+                remote::repository(reference, &GitOptions::default(), internal(&name))
+            }
+            Address::Http(url) => {
+                let note = Note {
+                    name: format!("[context {}] {}", self.name, without_credentials(url)),
+                    ..Note::default()
+                };
+                remote::file(url, DOWNLOAD, None, note)
+            }
+        })
+    }
+
+    /// The folder of the client that it is, by its name in the session.
+    pub(super) fn local(&self) -> Option<&str> {
+        match &self.source {
+            Source::Local(local) => Some(local),
+            _ => None,
+        }
+    }
+
+    /// The context that stands for `name` on a platform, if there is one.
+    pub(super) fn find(
+        attributes: &Attributes,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<Self>, Problem> {
+        if attributes.contexts.is_empty() || RESERVED.contains(&name.to_lowercase().as_str()) {
+            return Ok(None);
+        }
+        let reference: Result<Reference, _> = name.parse();
+        let reference = reference.map_err(|problem| Problem::ContextName {
+            name: name.to_owned(),
+            problem,
+        })?;
+        let familiar = reference.familiar();
+        let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+        let for_platform = format!("{name}::{platform}");
+        for name in [for_platform.as_str(), name] {
+            if let Some(value) = attributes.contexts.get(name) {
+                return Self::read(attributes, name, value).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(attributes: &Attributes, name: &str, value: &str) -> Result<Self, Problem> {
+        let (kind, rest) = value.split_once(':').ok_or_else(|| Problem::ContextSpecifier {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        })?;
+        let mut config = None;
+        let source = match kind {
+            "docker-image" => match rest.trim_start_matches("//") {
+                "scratch" => Source::Scratch,
+                text => {
+                    let reference: Result<Reference, _> = text.parse();
+                    let reference = reference.map_err(|problem| Problem::ContextName {
+                        name: text.to_owned(),
+                        problem,
+                    })?;
+                    Source::Image(reference.or_latest())
+                }
+            },
+            "local" => Source::Local(rest.to_owned()),
+            "input" => {
+                if let Some(metadata) = attributes.input_metadata.get(rest) {
+                    config = read_metadata(rest, metadata)?;
+                }
+                Source::Input(rest.to_owned())
+            }
+            other => match Address::parse(value).map_err(Problem::Address)? {
+                Some(address) => Source::Remote(address),
+                None => {
+                    return Err(Problem::ContextSource {
+                        kind: other.to_owned(),
+                        name: name.to_owned(),
+                    });
+                }
+            },
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            source,
+            config,
+        })
+    }
+}
+
+impl From<NamedContext> for Base {
+    fn from(context: NamedContext) -> Self {
+        match context.source {
+            Source::Scratch => Self::Scratch,
+            Source::Image(reference) => Self::Image {
+                written: reference.to_string(),
+                reference,
+                context: Some(context.name),
+                found: None,
+            },
+            Source::Local(_) | Source::Input(_) | Source::Remote(_) => Self::Named(Box::new(context)),
+        }
+    }
+}
+
+/// The image config in the metadata of an input: a JSON object of encoded bytes.
+fn read_metadata(input: &str, metadata: &str) -> Result<Option<KnownConfig>, Problem> {
+    let failed = |source| Problem::InputMetadata {
+        input: input.to_owned(),
+        source,
+    };
+    let values: BTreeMap<String, String> =
+        serde_json::from_str(metadata).map_err(|error| failed(error.into()))?;
+    let Some(encoded) = values.get(CONFIG) else {
+        return Ok(None);
+    };
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .map_err(|error| failed(error.into()))?;
+    let image = ImageConfig::parse(&bytes).map_err(Problem::ImageConfig)?;
+    let bytes = bytes.into();
+    Ok(Some(KnownConfig { image, bytes }))
+}
