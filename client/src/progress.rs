@@ -87,6 +87,16 @@ pub struct Heading {
     pub tty: String,
 }
 
+impl Heading {
+    /// For work in which no builder takes part.
+    pub fn none() -> Self {
+        Self {
+            plain: String::new(),
+            tty: String::new(),
+        }
+    }
+}
+
 impl Display {
     pub fn start(mode: Mode, heading: Heading, paint: Paint) -> Result<(Self, Sender), ProgressError> {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -115,7 +125,10 @@ async fn show_plain(
     heading: Heading,
 ) -> Result<Vec<status::VertexWarning>, ProgressError> {
     let mut trace = Trace::default();
-    let mut plain = Plain::new(io::BufWriter::new(io::stderr()), Some(heading.plain));
+    let mut plain = Plain::new(
+        io::BufWriter::new(io::stderr()),
+        Some(heading.plain).filter(|heading| !heading.is_empty()),
+    );
     let mut clock = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {
@@ -254,6 +267,23 @@ impl<'a> Work<'a> {
             })
             .await;
         result
+    }
+
+    /// What it says while it goes on, with its line break.
+    pub async fn log(&self, text: &str) {
+        let log = status::VertexLog {
+            vertex: self.vertex.digest.clone(),
+            stream: 1,
+            data: text.as_bytes().to_vec(),
+            timestamp: Timestamp::now(),
+        };
+        let _ = self
+            .sender
+            .send(Status {
+                logs: vec![log],
+                ..Status::default()
+            })
+            .await;
     }
 
     pub async fn end<T, E: std::fmt::Display>(self, result: Result<T, E>) -> Result<T, E> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::plain_http::{Response, request};
+use crate::plain_http::request;
 
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -117,10 +117,18 @@ impl Repository {
 
     /// The manifest or index under a tag or digest, whose bytes are checked if it is a digest.
     pub fn manifest(&self, reference: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_slice(&self.manifest_bytes(reference)?)?)
+    }
+
+    /// The same, as the registry keeps it.
+    pub fn manifest_bytes(&self, reference: &str) -> anyhow::Result<Vec<u8>> {
         let path = format!("/v2/{}/manifests/{reference}", self.name);
         let answer =
             request("GET", &self.host, &path, &[("Accept", ACCEPTED)], &[])?.success("reading a manifest")?;
-        checked(reference, &answer)
+        if reference.starts_with("sha256:") && digest_of(&answer.body) != reference {
+            bail!("the registry's manifest {reference} has other content");
+        }
+        Ok(answer.body)
     }
 
     /// Whether anything is under the tag.
@@ -174,13 +182,6 @@ impl Repository {
             .join(hex);
         Ok(folder.join("data"))
     }
-}
-
-fn checked(reference: &str, answer: &Response) -> anyhow::Result<Value> {
-    if reference.starts_with("sha256:") && digest_of(&answer.body) != reference {
-        bail!("the registry's manifest {reference} has other content");
-    }
-    Ok(serde_json::from_slice(&answer.body)?)
 }
 
 /// The path of a location that may have a scheme and a host in front.

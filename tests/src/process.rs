@@ -27,8 +27,14 @@ impl Ended {
             .stdin(Stdio::null())
             .output()
             .unwrap_or_else(|error| panic!("{shown}: {error}"));
+        Self::from_output(shown, output)
+    }
+
+    /// What a program left that somebody else ran; `command` is how it is named if it did wrong.
+    #[expect(clippy::needless_pass_by_value, reason = "an output is of no other use")]
+    pub fn from_output(command: String, output: std::process::Output) -> Self {
         Self {
-            command: shown,
+            command,
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

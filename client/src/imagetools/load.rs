@@ -8,9 +8,12 @@ use futures::future::{BoxFuture, try_join_all};
 use registry::manifest::{Document, ManifestError};
 use registry::{Client, Descriptor, Digest, Manifest, Platform, RawManifest, Reference, media_type};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::attestations::{self, Statements, Wanted};
 
+/// Requests under way; what an index may name has no limit.
+const AT_ONCE: usize = 64;
 /// Configurations are small; anything larger is not one.
 const LARGEST_CONFIG: u64 = 8 << 20;
 /// An index may hold indexes, but nobody needs many storeys.
@@ -94,6 +97,7 @@ pub async fn assets(
         client,
         reference: &image.reference,
         needs,
+        slots: Semaphore::new(AT_ONCE),
     };
     let found = loader.document(document, image.raw.descriptor(), 0).await?;
     let mut statements: BTreeMap<Digest, Statements> = BTreeMap::new();
@@ -139,6 +143,7 @@ struct Loader<'a> {
     client: &'a Client,
     reference: &'a Reference,
     needs: Needs,
+    slots: Semaphore,
 }
 
 impl Loader<'_> {
@@ -171,7 +176,11 @@ impl Loader<'_> {
 
     async fn entry(&self, entry: Descriptor, depth: usize) -> Result<Vec<Found>, InspectError> {
         let reference = self.reference.repository().with_digest(entry.digest.clone());
-        let raw = match self.client.manifest(&reference).await {
+        let answer = {
+            let _slot = self.slots.acquire().await;
+            self.client.manifest(&reference).await
+        };
+        let raw = match answer {
             Err(error) if error.is_not_found() => return Err(InspectError::NotFound { reference }),
             other => other?,
         };
@@ -199,14 +208,17 @@ impl Loader<'_> {
     }
 
     async fn config(&self, descriptor: &Descriptor) -> Result<Value, InspectError> {
-        let bytes = self
-            .client
-            .blob_bytes(self.reference.repository(), descriptor, LARGEST_CONFIG)
-            .await?;
+        let bytes = self.blob(descriptor, LARGEST_CONFIG).await?;
         serde_json::from_slice(&bytes).map_err(|source| InspectError::Config {
             digest: descriptor.digest.clone(),
             source,
         })
+    }
+
+    async fn blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes, InspectError> {
+        let _slot = self.slots.acquire().await;
+        let repository = self.reference.repository();
+        Ok(self.client.blob_bytes(repository, descriptor, limit).await?)
     }
 
     /// All statements of an attestation manifest that somebody wants.
@@ -218,10 +230,7 @@ impl Loader<'_> {
                 Wanted::Provenance => self.needs.provenance,
             });
         let predicates = wanted.map(|(wanted, layer)| async move {
-            let bytes: Bytes = self
-                .client
-                .blob_bytes(self.reference.repository(), layer, attestations::LARGEST)
-                .await?;
+            let bytes = self.blob(layer, attestations::LARGEST).await?;
             let predicate = attestations::predicate(&bytes, &layer.media_type).map_err(|source| {
                 InspectError::Attestation {
                     digest: layer.digest.clone(),

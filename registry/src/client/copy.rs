@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, try_join_all};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use super::Client;
 use super::error::Error;
@@ -18,7 +18,7 @@ use crate::manifest::{Descriptor, Document, RawManifest};
 use crate::media_type;
 use crate::reference::Repository;
 
-/// Blobs that are looked at, mounted or streamed at the same time.
+/// Manifests and blobs that are looked at, mounted or moved at the same time.
 const AT_ONCE: usize = 16;
 /// Indexes in indexes.
 const DEEPEST: usize = 8;
@@ -90,13 +90,22 @@ impl Copier {
         depth: usize,
     ) -> BoxFuture<'a, Result<(), Error>> {
         async move {
-            if self.has(digest.clone()).await? {
-                return Ok(());
-            }
-            let raw = self.client.manifest(&from.with_digest(digest.clone())).await?;
+            let raw = {
+                let _slot = self.slot().await;
+                if self.has(digest.clone()).await? {
+                    return Ok(());
+                }
+                self.client.manifest(&from.with_digest(digest.clone())).await?
+            };
             self.store(from, &raw, depth).await
         }
         .boxed()
+    }
+
+    /// The turn of one request or transfer. Nobody waits for another turn while holding one.
+    async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed; without a permit there would only be more at once.
+        self.shared.slots.acquire().await.ok()
     }
 
     /// Whether the manifest is there already; what it names is there then, too.
@@ -136,6 +145,7 @@ impl Copier {
             }
         }
         let target = self.to.with_digest(raw.digest.clone());
+        let _slot = self.slot().await;
         self.client.put_manifest(&target, raw).await?;
         self.count(|copied| copied.manifests += 1);
         Ok(())
@@ -170,8 +180,7 @@ impl Copier {
     }
 
     async fn push(&self, from: &Repository, descriptor: &Descriptor) -> Result<(), Error> {
-        // The semaphore is never closed; without a permit there would only be more at once.
-        let _slot = self.shared.slots.acquire().await.ok();
+        let _slot = self.slot().await;
         let options = UploadOptions {
             mount_from: vec![from.clone()],
             progress: None,
