@@ -40,11 +40,10 @@ pub fn check(source: &str) -> Result<(), Unbalanced> {
                 keyword,
                 has_else: false,
             }),
-            "end" => {
-                if blocks.pop().is_none() {
-                    return wrong("unexpected {{end}}".to_owned());
-                }
-            }
+            "end" => match blocks.pop() {
+                Some(_) => {}
+                None => return wrong("unexpected {{end}}".to_owned()),
+            },
             "else" => {
                 let continues = words.any(|word| matches!(word, "if" | "with"));
                 match blocks.last_mut() {

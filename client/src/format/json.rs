@@ -1,6 +1,6 @@
 //! JSON as Go writes it: fields of structures in their order, keys of maps sorted, Go's escapes and numbers.
 
-use super::data::{Data, Nil};
+use super::data::{Data, Field, Nil};
 use super::printing;
 
 /// The two ways in which Docker's tools write JSON.
@@ -41,10 +41,9 @@ impl Writer {
                 self.all(depth, ['{', '}'], entries);
             }
             Data::Record(record) => {
-                let shown = record
-                    .fields
-                    .iter()
-                    .filter(|field| !field.key.is_empty() && !(field.omit_empty && field.value.is_empty()));
+                let is_hidden =
+                    |field: &&Field| field.key.is_empty() || field.omit_empty && field.value.is_empty();
+                let shown = record.fields.iter().filter(|field| !is_hidden(field));
                 self.all(
                     depth,
                     ['{', '}'],
@@ -114,7 +113,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::data::{Field, field, map, record};
+    use super::super::data::{field, map, record};
     use super::*;
 
     #[test]

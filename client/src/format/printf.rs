@@ -117,7 +117,7 @@ fn formatted(value: &Data, verb: char, spec: Spec) -> String {
         }
         (verb, value) => format!("%!{verb}({}={})", value.type_name(), printing::plain(value)),
     };
-    padded(text, spec, ' ')
+    padded(&text, spec)
 }
 
 fn cut(text: &str, precision: Option<usize>) -> String {
@@ -199,12 +199,12 @@ fn padded_number(text: &str, spec: Spec) -> String {
         let width = spec.width.saturating_sub(sign.len());
         return format!("{sign}{digits:0>width$}");
     }
-    padded(format!("{sign}{digits}"), spec, ' ')
+    padded(&format!("{sign}{digits}"), spec)
 }
 
-fn padded(text: String, spec: Spec, fill: char) -> String {
+fn padded(text: &str, spec: Spec) -> String {
     let missing = spec.width.saturating_sub(text.chars().count());
-    let padding = std::iter::repeat_n(fill, missing);
+    let padding = std::iter::repeat_n(' ', missing);
     if spec.minus {
         text.chars().chain(padding).collect()
     } else {

@@ -2,12 +2,11 @@
 
 use std::process::Stdio;
 
-use registry::testing::{Access, FakeRegistry, Fault};
+use registry::testing::FakeRegistry;
 use serde_json::{Value, json};
 use tests::distribution::digest_of;
 use tests::exhibits::Gallery;
 use tests::needs::{Need, given};
-use tests::process::Ended;
 use tests::programs;
 
 use crate::imagetools_rounds::{many_platforms, run};
@@ -312,72 +311,4 @@ async fn a_registry_without_mounts_is_served_by_hand() {
     .succeeded();
     let repository = registry.repository("to");
     assert!(registry.manifest(&repository.with_tag("all").unwrap()).is_some());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn registries_that_refuse_are_named_with_the_reason() {
-    let forbidden = || Fault::Status(axum::http::StatusCode::FORBIDDEN, Vec::new());
-    let unsupported = || Fault::Status(axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE, Vec::new());
-    for (method, path, fault, texts) in [
-        (
-            axum::http::Method::PUT,
-            "/to/manifests/all",
-            unsupported(),
-            vec!["publish sha256:", "may not support indexes", "415"],
-        ),
-        (
-            axum::http::Method::POST,
-            "/to/blobs/uploads/",
-            forbidden(),
-            vec!["copy sha256:", "403", "needs other credentials"],
-        ),
-        (
-            axum::http::Method::GET,
-            "/from/manifests/sha256:",
-            Fault::Corrupt,
-            vec!["is corrupt", "its content has digest"],
-        ),
-    ] {
-        let registry = FakeRegistry::start().await.unwrap();
-        let sources = many_platforms(&registry, "from");
-        registry.fail(method, path, 100, fault);
-        let target = format!("{}/to:all", registry.host());
-        let ended = run(&[
-            "imagetools",
-            "create",
-            "--progress=none",
-            "-t",
-            &target,
-            &sources[0],
-            &sources[1],
-        ])
-        .await
-        .failed();
-        assert!(registry.tags(&registry.repository("to")).is_empty(), "{ended}");
-        ended.said(&texts);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_read_or_cannot_reach_is_told_so() {
-    let registry = FakeRegistry::start().await.unwrap();
-    many_platforms(&registry, "from");
-    let name = format!("{}/from:amd64", registry.host());
-    registry.set_access(Access::Basic {
-        username: "me".to_owned(),
-        password: "secret".to_owned(),
-    });
-    for command in [
-        vec!["imagetools", "inspect", &name],
-        vec!["imagetools", "create", "--dry-run", &name],
-    ] {
-        run(&command)
-            .await
-            .failed()
-            .said(&[&registry.host(), "401 Unauthorized", "needs other credentials"]);
-    }
-    let host = registry.host();
-    drop(registry);
-    let ended: Ended = run(&["imagetools", "inspect", &format!("{host}/from:amd64")]).await;
-    ended.failed().said(&[&host, "no answer"]);
 }

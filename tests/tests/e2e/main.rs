@@ -13,6 +13,7 @@ mod docker_session;
 mod dockerfiles;
 mod images;
 mod imagetools;
+mod imagetools_bad_days;
 mod imagetools_create;
 mod imagetools_rounds;
 mod interrupts;
