@@ -59,27 +59,30 @@ impl Builders {
 
     /// The named builder, else the one of the environment, else the current one, else that of the Docker context.
     pub async fn find(&self, name: Option<&str>) -> Result<Builder, InstanceError> {
-        let name = name.or_else(|| self.settings.builder());
-        let stored = {
-            let transaction = self.lock()?;
-            match name {
-                Some(name) if docker::has_context(&self.settings, name) => {
-                    // A context's name need not be one that an instance can have.
-                    match valid_name(name) {
-                        Ok(name) => transaction.find(&name)?,
-                        Err(_) => None,
-                    }
-                }
-                Some(name) => return Ok(transaction.builder(name)?),
-                None => transaction.current(&self.endpoint()?)?,
-            }
-        };
-        match stored {
+        match self.stored(name)? {
             Some(builder) => Ok(builder),
             None => {
+                let name = name.or_else(|| self.settings.builder());
                 let context = name.map_or_else(|| docker::current_context(&self.settings), str::to_owned);
                 self.of_context(&context).await
             }
+        }
+    }
+
+    /// As `find`, without a look at any engine: nothing for a builder that needs no `create`.
+    pub fn stored(&self, name: Option<&str>) -> Result<Option<Builder>, InstanceError> {
+        let name = name.or_else(|| self.settings.builder());
+        let transaction = self.lock()?;
+        match name {
+            Some(name) if docker::has_context(&self.settings, name) => {
+                // A context's name need not be one that an instance can have.
+                match valid_name(name) {
+                    Ok(name) => Ok(transaction.find(&name)?),
+                    Err(_) => Ok(None),
+                }
+            }
+            Some(name) => Ok(Some(transaction.builder(name)?)),
+            None => Ok(transaction.current(&self.endpoint()?)?),
         }
     }
 

@@ -20,6 +20,7 @@ pub mod output;
 mod platforms;
 pub mod plugin;
 pub mod progress;
+mod registries;
 pub mod settings;
 mod size;
 mod ssh;

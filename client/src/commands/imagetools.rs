@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use registry::Client;
-use registry::client::Config;
 use registry::docker_config::DockerConfig;
 
 use super::Context;
+use crate::instance::Builders;
+use crate::registries::Registries;
 
 /// Commands to work on images in registry
 #[derive(Args, Debug)]
@@ -32,8 +33,12 @@ pub async fn run(args: &ImagetoolsArgs, context: &Context) -> anyhow::Result<()>
     }
 }
 
-/// A client in the user's name.
-fn client(context: &Context) -> anyhow::Result<Client> {
-    let credentials = DockerConfig::load(&context.settings.docker_config_folder())?;
-    Ok(Client::new(Config::default(), Arc::new(credentials)))
+/// A client in the user's name, which reaches registries as the builder in use does. Beside it is what must live as long.
+fn client(context: &Context) -> anyhow::Result<(Client, Registries)> {
+    let settings = &context.settings;
+    let credentials = DockerConfig::load(&settings.docker_config_folder())?;
+    let builder = Builders::new(settings).stored(context.builder.as_deref())?;
+    let registries = Registries::of(builder.as_ref())?;
+    let client = Client::new(registries.config.clone(), Arc::new(credentials));
+    Ok((client, registries))
 }

@@ -100,7 +100,7 @@ pub async fn run(args: &CreateArgs, context: &Context) -> anyhow::Result<()> {
     let annotations = annotations::parse(&args.annotations).context("failed to parse annotations")?;
     let platforms = platforms::parse(&args.platforms)?;
 
-    let client = super::client(context)?;
+    let (client, _registries) = super::client(context)?;
     let sources = sources::fetch(&client, &given, &places).await?;
     let combined = combine::combine(&sources, &annotations, args.prefer_index)?;
     let mut combined = combine::filter(combined, &platforms)?;

@@ -38,7 +38,7 @@ pub async fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<()> {
     // A mistake in the template is found before anybody is asked for anything.
     let template = format.map(imagetools::parse_format).transpose()?;
     let reference = imagetools::sources::reference(&args.name)?;
-    let client = super::client(context)?;
+    let (client, _registries) = super::client(context)?;
     let image = imagetools::inspect(&client, reference).await?;
     if args.raw {
         // Not a byte more: the digest of the output is the digest of the manifest.
