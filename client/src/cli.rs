@@ -8,7 +8,8 @@ use clap_complete::ArgValueCandidates;
 
 use crate::commands::{
     self, Context, build::BuildArgs, completion::CompletionArgs, create::CreateArgs,
-    dial_stdio::DialStdioArgs, imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs, rm::RmArgs,
+    dial_stdio::DialStdioArgs, imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs, manifest::ManifestArgs,
+    manifest_tool::ManifestToolArgs, rm::RmArgs,
     stop::StopArgs, use_builder::UseArgs,
 };
 use crate::completion;
@@ -58,6 +59,8 @@ enum Command {
     Rm(RmArgs),
     Stop(StopArgs),
     Imagetools(ImagetoolsArgs),
+    Manifest(ManifestArgs),
+    ManifestTool(ManifestToolArgs),
     DialStdio(DialStdioArgs),
     Binfmt(binfmt::command::Args),
     Completion(CompletionArgs),
@@ -104,6 +107,7 @@ impl Cli {
         };
         match self.command {
             Command::Binfmt(args) => return Ok(args.run()),
+            Command::Manifest(args) => return Ok(commands::manifest::run(&args, &context).await),
             Command::Build(args) => commands::build::run(&args, &context).await?,
             Command::Create(args) => commands::create::run(&args, &context).await?,
             Command::Use(args) => commands::use_builder::run(&args, &context)?,
@@ -112,6 +116,7 @@ impl Cli {
             Command::Rm(args) => commands::rm::run(&args, &context).await?,
             Command::Stop(args) => commands::stop::run(&args, &context).await?,
             Command::Imagetools(args) => commands::imagetools::run(&args, &context).await?,
+            Command::ManifestTool(args) => commands::manifest_tool::run(&args, &context).await?,
             Command::DialStdio(args) => commands::dial_stdio::run(&args, &context).await?,
             Command::Completion(args) => commands::completion::run(&args)?,
             Command::Version => commands::version::run()?,

@@ -7,6 +7,8 @@ pub mod dial_stdio;
 pub mod imagetools;
 pub mod inspect;
 pub mod ls;
+pub mod manifest;
+pub mod manifest_tool;
 pub mod rm;
 pub mod stop;
 pub mod use_builder;

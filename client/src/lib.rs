@@ -16,6 +16,8 @@ pub mod error;
 pub mod format;
 mod imagetools;
 mod instance;
+mod manifest;
+mod manifest_tool;
 pub mod output;
 mod platforms;
 pub mod plugin;

@@ -90,13 +90,18 @@ impl DockerConfig {
 
     /// Reads `config.json` in `folder`; a missing file is an empty one.
     pub fn load(folder: &Path) -> Result<Self, DockerConfigError> {
-        let path = folder.join("config.json");
-        let text = match std::fs::read(&path) {
+        Self::load_file(&folder.join("config.json"))
+    }
+
+    /// Reads a file in the format of `config.json`; a missing file is an empty one.
+    pub fn load_file(path: &Path) -> Result<Self, DockerConfigError> {
+        let path = || path.to_owned();
+        let text = match std::fs::read(path()) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(DockerConfigError::Read { path, source }),
+            Err(source) => return Err(DockerConfigError::Read { path: path(), source }),
         };
-        serde_json::from_slice(&text).map_err(|source| DockerConfigError::Parse { path, source })
+        serde_json::from_slice(&text).map_err(|source| DockerConfigError::Parse { path: path(), source })
     }
 
     /// What to show to the registry at `host` (`registry-1.docker.io`, `localhost:5000`, …).

@@ -221,31 +221,29 @@ impl FromStr for Reference {
                 name: text.to_owned(),
             });
         }
+        let registry = match registry.unwrap_or(DOCKER_HUB) {
+            "index.docker.io" => DOCKER_HUB,
+            registry => registry,
+        };
+        let written = path;
+        let path = match registry {
+            DOCKER_HUB if !path.contains('/') => format!("{OFFICIAL}{path}"),
+            _ => path.to_owned(),
+        };
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase {
-                name: path.to_owned(),
-            });
+            return Err(ReferenceError::Uppercase { name: path });
         }
-        if !path.split('/').all(valid_component) {
+        if !written.split('/').all(valid_component) {
             return Err(ReferenceError::Name {
-                name: path.to_owned(),
+                name: written.to_owned(),
             });
         }
-        let registry = registry.unwrap_or(DOCKER_HUB);
         if !valid_registry(registry) {
             return Err(ReferenceError::Registry {
                 reference: text.to_owned(),
                 registry: registry.to_owned(),
             });
         }
-        let registry = match registry {
-            "index.docker.io" => DOCKER_HUB,
-            registry => registry,
-        };
-        let path = match registry {
-            DOCKER_HUB if !path.contains('/') => format!("{OFFICIAL}{path}"),
-            _ => path.to_owned(),
-        };
         if path.len() > LONGEST_PATH {
             return Err(ReferenceError::TooLong);
         }

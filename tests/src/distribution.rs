@@ -89,6 +89,15 @@ impl Repository {
 
     /// Uploads one image by digest; returns its descriptor, with the platform that its config names.
     pub fn push_image(&self, image: &Image) -> anyhow::Result<Value> {
+        self.push_image_as(None, image)
+    }
+
+    /// Uploads one image under a tag.
+    pub fn push_single(&self, tag: &str, image: &Image) -> anyhow::Result<Value> {
+        self.push_image_as(Some(tag), image)
+    }
+
+    fn push_image_as(&self, tag: Option<&str>, image: &Image) -> anyhow::Result<Value> {
         let mut layers = Vec::new();
         for layer in &image.layers {
             layers.push(json!({"mediaType": LAYER, "digest": self.push_blob(layer)?, "size": layer.len()}));
@@ -97,7 +106,8 @@ impl Repository {
         let config = json!({"mediaType": CONFIG, "digest": self.push_blob(&config)?, "size": config.len()});
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
         let manifest = serde_json::to_vec(&manifest)?;
-        let digest = self.push_manifest(&digest_of(&manifest), MANIFEST, &manifest)?;
+        let digest = digest_of(&manifest);
+        self.push_manifest(tag.unwrap_or(&digest), MANIFEST, &manifest)?;
         let mut platform = json!({"architecture": image.config["architecture"], "os": image.config["os"]});
         if let Some(variant) = image.config.get("variant") {
             platform["variant"] = variant.clone();

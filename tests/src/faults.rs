@@ -33,6 +33,10 @@ pub enum Wrong {
     CutOff,
     /// The connection is closed instead of an answer.
     Reset,
+    /// The real answer to the request without its query: no blob is mounted.
+    WithoutQuery,
+    /// The real answer, said to be of this type.
+    Type(&'static str),
 }
 
 #[derive(Debug)]
@@ -162,6 +166,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
     let upstream = shared.upstream.clone();
+    let path = match (&wrong, path.split_once('?')) {
+        (Some(Wrong::WithoutQuery), Some((path, _))) => path.to_owned(),
+        _ => path,
+    };
     let passed_on = tokio::task::spawn_blocking(move || {
         let headers: Vec<(&str, &str)> = kept
             .iter()
@@ -178,6 +186,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             if let Some(byte) = real.body.get_mut(middle) {
                 *byte = !*byte;
             }
+        }
+        Some(Wrong::Type(kind)) => {
+            real.headers.retain(|(name, _)| name != "content-type");
+            real.headers.push(("content-type".to_owned(), kind.to_owned()));
         }
         Some(Wrong::CutOff) => return cut_off(&real.body[..real.body.len() / 2]),
         _ => {}

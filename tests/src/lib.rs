@@ -22,6 +22,8 @@ pub mod plain_http;
 pub mod process;
 pub mod programs;
 pub mod registry;
+pub mod sessions;
+pub mod small_images;
 pub mod unpacked;
 pub mod waiting;
 pub mod web;

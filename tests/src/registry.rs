@@ -20,12 +20,28 @@ pub struct Registry {
 impl Registry {
     /// Starts one that keeps everything below `folder`.
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, "")
+    }
+
+    /// Starts one that lets in only the user "user" with the password "secret".
+    pub fn start_closed(folder: &Path) -> Self {
+        let passwords = folder.join("htpasswd");
+        let line = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+        std::fs::write(&passwords, line).expect("the folder can be written");
+        let path = passwords.display();
+        Self::start_with(
+            folder,
+            &format!("auth: {{htpasswd: {{realm: test, path: {path}}}}}\n"),
+        )
+    }
+
+    fn start_with(folder: &Path, more: &str) -> Self {
         let storage = folder.join("registry");
         std::fs::create_dir_all(&storage).expect("the folder can be written");
         let configuration = folder.join("registry.yml");
         let text = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n",
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n{more}",
             storage.display()
         );
         std::fs::write(&configuration, text).expect("the folder can be written");
