@@ -15,5 +15,5 @@ pub use self::lists::{Existing, Lists, ListsError, Snapshot};
 pub use self::lookup::{LARGEST_CONFIG, Remote, image, lookup};
 pub use self::member::Member;
 pub use self::platforms::{docker_knows, manifest_tool_knows};
-pub use self::push::{Plan, copy_image, list_document};
+pub use self::push::{Plan, list_document};
 pub use self::text::indent;

@@ -277,8 +277,9 @@ async fn push(args: &PushArgs, lists: &Lists, context: &Context) -> anyhow::Resu
     let snapshot = lists.read(&list)?;
     let plan = Plan::new(list.clone(), &snapshot.members()?)?;
     let client = client(context, args.insecure, std::slice::from_ref(&list))?;
+    let copier = plan.copier(&client);
     for copy in &plan.copies {
-        copy.run(&client).await?;
+        copy.run(&copier).await?;
         let (target, digest) = (&copy.target, copy.digest());
         output::data(&format!("Pushed ref {target} with digest: {digest}\n"))?;
     }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use registry::{Descriptor, Manifest, Platform, RawManifest, Reference, media_type};
+use registry::{Descriptor, Platform, RawManifest, Reference, media_type};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -101,13 +101,6 @@ impl Member {
             reference: self.reference.clone(),
             expected: expected.clone(),
             found: raw.digest,
-        })
-    }
-
-    pub fn manifest(&self) -> Result<Manifest, MemberError> {
-        serde_json::from_str(self.manifest_text()?).map_err(|source| MemberError::Parse {
-            reference: self.reference.clone(),
-            source,
         })
     }
 }

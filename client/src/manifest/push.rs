@@ -1,14 +1,10 @@
 //! From a local list to a list in a registry: images of other repositories are copied first, then the list is written.
 
-use futures::{StreamExt as _, TryStreamExt as _};
-use registry::client::{BlobSource, UploadOptions};
-use registry::{Client, Digest, Manifest, RawManifest, Reference, Repository, media_type};
+use registry::client::Copier;
+use registry::{Client, Digest, RawManifest, Reference, Repository, media_type};
 
 use super::document::DockerList;
 use super::member::{Member, MemberError};
-
-/// Blobs of one image on their way at the same time.
-const AT_ONCE: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -67,7 +63,6 @@ pub struct Copy {
     /// Its name in the list's repository.
     pub target: Reference,
     raw: RawManifest,
-    manifest: Manifest,
 }
 
 impl Plan {
@@ -91,7 +86,6 @@ impl Plan {
                     image: member.reference.clone(),
                     target: target.repository().with_digest(member.descriptor.digest.clone()),
                     raw: member.raw()?,
-                    manifest: member.manifest()?,
                 });
             }
         }
@@ -100,6 +94,11 @@ impl Plan {
             target,
             copies,
         })
+    }
+
+    /// What the copies share.
+    pub fn copier(&self, client: &Client) -> Copier {
+        Copier::new(client.clone(), self.target.repository().clone())
     }
 
     /// Writes the list; its images must be there.
@@ -118,15 +117,13 @@ impl Copy {
         &self.raw.digest
     }
 
-    pub async fn run(&self, client: &Client) -> Result<(), PushError> {
-        let (from, to) = (self.image.repository(), self.target.repository());
-        copy_image(client, from, to, &self.raw, &self.manifest)
-            .await
-            .map_err(|source| PushError::Copy {
-                image: self.image.clone(),
-                target: to.clone(),
-                source,
-            })
+    pub async fn run(&self, copier: &Copier) -> Result<(), PushError> {
+        let copied = copier.copy_known(self.image.repository(), &self.raw).await;
+        copied.map_err(|source| PushError::Copy {
+            image: self.image.clone(),
+            target: self.target.repository().clone(),
+            source,
+        })
     }
 }
 
@@ -153,35 +150,4 @@ pub fn list_document(target: &Reference, members: &[Member]) -> Result<String, P
     DockerList::new(kind, members.iter().map(|member| &member.descriptor))
         .text("   ")
         .map_err(PushError::Encode)
-}
-
-/// Brings an image to another repository of the same registry: its blobs are mounted, or copied where the registry does
-/// not mount, then its manifest is written under its digest.
-pub async fn copy_image(
-    client: &Client,
-    from: &Repository,
-    to: &Repository,
-    raw: &RawManifest,
-    manifest: &Manifest,
-) -> Result<(), registry::Error> {
-    let options = UploadOptions {
-        mount_from: vec![from.clone()],
-        progress: None,
-    };
-    // Registries do not hand out foreign layers, nor expect them.
-    let blobs = std::iter::once(&manifest.config)
-        .chain(&manifest.layers)
-        .filter(|blob| !media_type::is_foreign_layer(&blob.media_type));
-    let copies = blobs.map(|blob| {
-        let source = BlobSource::remote(client.clone(), vec![from.clone()], blob.clone());
-        let options = &options;
-        async move { client.push_blob(to, blob, &source, options).await }
-    });
-    futures::stream::iter(copies)
-        .buffer_unordered(AT_ONCE)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await?;
-    client
-        .put_manifest(&to.with_digest(raw.digest.clone()), raw)
-        .await
 }

