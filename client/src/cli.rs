@@ -8,9 +8,9 @@ use clap_complete::ArgValueCandidates;
 
 use crate::commands::{
     self, Context, build::BuildArgs, completion::CompletionArgs, create::CreateArgs,
-    dial_stdio::DialStdioArgs, imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs, manifest::ManifestArgs,
-    manifest_tool::ManifestToolArgs, rm::RmArgs,
-    stop::StopArgs, use_builder::UseArgs,
+    dial_stdio::DialStdioArgs, imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs,
+    manifest::ManifestArgs, manifest_tool::ManifestToolArgs, rm::RmArgs, stop::StopArgs,
+    use_builder::UseArgs,
 };
 use crate::completion;
 use crate::output;
