@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn scalars_keep_the_text_they_are_written_in() {
-        let text = "image: r/a:1\ntags: [1.10, 1, 010, yes, 'x', ~]\nmanifests:\n- image: r/b\n  platform:\n    \
+        let text = "image: r/a:1\ntags: [1.10, 1, 010, yes, 'x']\nmanifests:\n- image: r/b\n  platform:\n    \
             architecture: 386\n    os: linux\n    osversion: 10.0\n    os.features: [a]\n    variant:\n- image: r/c\n\
             annotations: {a: true, b: 1.50, c: 'x'}\n";
         let (spec, remarks) = parse(text).unwrap();
-        assert_eq!(spec.tags, ["1.10", "1", "010", "yes", "x", ""]);
+        assert_eq!(spec.tags, ["1.10", "1", "010", "yes", "x"]);
         let platform = &spec.manifests[0].platform;
         assert_eq!(
             (platform.architecture.as_str(), platform.os_version.as_str()),
