@@ -8,9 +8,9 @@ use clap_complete::ArgValueCandidates;
 
 use crate::commands::{
     self, Context, build::BuildArgs, completion::CompletionArgs, create::CreateArgs,
-    dial_stdio::DialStdioArgs, imagetools::ImagetoolsArgs, inspect::InspectArgs, ls::LsArgs,
-    manifest::ManifestArgs, manifest_tool::ManifestToolArgs, rm::RmArgs, stop::StopArgs,
-    use_builder::UseArgs,
+    dial_stdio::DialStdioArgs, du::DuArgs, history::HistoryArgs, imagetools::ImagetoolsArgs,
+    inspect::InspectArgs, ls::LsArgs, manifest::ManifestArgs, manifest_tool::ManifestToolArgs,
+    prune::PruneArgs, rm::RmArgs, stop::StopArgs, use_builder::UseArgs,
 };
 use crate::completion;
 use crate::output;
@@ -58,6 +58,9 @@ enum Command {
     Ls(LsArgs),
     Rm(RmArgs),
     Stop(StopArgs),
+    Du(DuArgs),
+    Prune(PruneArgs),
+    History(HistoryArgs),
     Imagetools(ImagetoolsArgs),
     Manifest(ManifestArgs),
     ManifestTool(ManifestToolArgs),
@@ -115,6 +118,9 @@ impl Cli {
             Command::Ls(args) => commands::ls::run(&args, &context).await?,
             Command::Rm(args) => commands::rm::run(&args, &context).await?,
             Command::Stop(args) => commands::stop::run(&args, &context).await?,
+            Command::Du(args) => commands::du::run(&args, &context).await?,
+            Command::Prune(args) => commands::prune::run(&args, &context).await?,
+            Command::History(args) => commands::history::run(&args, &context).await?,
             Command::Imagetools(args) => commands::imagetools::run(&args, &context).await?,
             Command::ManifestTool(args) => commands::manifest_tool::run(&args, &context).await?,
             Command::DialStdio(args) => commands::dial_stdio::run(&args, &context).await?,

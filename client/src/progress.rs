@@ -80,7 +80,7 @@ pub struct Display {
     task: JoinHandle<Result<Vec<status::VertexWarning>, ProgressError>>,
 }
 
-/// Which builder is at work, for the first line.
+/// Which builder is at work, for the first line; the plain display has none where it is empty.
 #[derive(Clone, Debug)]
 pub struct Heading {
     pub plain: String,

@@ -1,5 +1,7 @@
 //! Text in columns.
 
+pub mod tabs;
+
 /// Columns padded to their widest cell, `gap` spaces apart and at least `minimum` wide with the gap; the last cell of a
 /// row is not padded.
 pub fn columns(rows: &[Vec<String>], gap: usize, minimum: usize) -> String {

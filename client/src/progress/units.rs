@@ -40,6 +40,18 @@ pub fn binary(count: i64) -> String {
     format!("{}{}", significant(value), UNITS[unit])
 }
 
+/// Decimal units with four significant digits: `512B`, `1.62kB`. Used for disk usage.
+pub fn decimal(count: i64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{}{}", significant(value), UNITS[unit])
+}
+
 /// Four significant digits without trailing zeros.
 fn significant(value: f64) -> String {
     let digits_before = if value < 1.0 {
@@ -78,6 +90,16 @@ mod tests {
             (1536, "1.5KiB"),
         ] {
             assert_eq!(binary(count), text);
+        }
+        for (count, text) in [
+            (0, "0B"),
+            (512, "512B"),
+            (4096, "4.096kB"),
+            (12_345_678, "12.35MB"),
+            (999_999, "1000kB"),
+            (1_000_000, "1MB"),
+        ] {
+            assert_eq!(decimal(count), text);
         }
     }
 
