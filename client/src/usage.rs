@@ -138,7 +138,11 @@ mod tests {
             (&[][..], "", 0),
             (&["type=regular"], "type==regular", 0),
             (&["id=abc", "Mutable=true", "id=abc"], "id~=abc,mutable==true", 0),
-            (&["description~=RUN", "type!=internal"], "description~=RUN,type!=internal", 0),
+            (
+                &["description~=RUN", "type!=internal"],
+                "description~=RUN,type!=internal",
+                0,
+            ),
             (&["until=24h"], "", 86400),
             (&["unused-for=1m", "shared=false"], "shared==false", 60),
         ] {

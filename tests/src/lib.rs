@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod distribution;
 pub mod engine;
 pub mod exhibits;
+pub mod fake_daemon;
 pub mod faults;
 pub mod git_server;
 pub mod golden;

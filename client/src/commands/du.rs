@@ -171,7 +171,10 @@ fn pretty(record: &UsageRecord, now: Timestamp) -> String {
 
 fn summary(records: &[UsageRecord]) -> String {
     let sum = |which: &dyn Fn(&UsageRecord) -> bool| -> i64 {
-        let sizes = records.iter().filter(|record| which(record)).map(|record| record.size);
+        let sizes = records
+            .iter()
+            .filter(|record| which(record))
+            .map(|record| record.size);
         sizes.fold(0, i64::saturating_add)
     };
     let total = sum(&|record| record.size > 0);

@@ -18,7 +18,8 @@ use crate::size;
 use crate::table::tabs::layout;
 use crate::usage::{self, Filters};
 
-const WARNING: &str = "WARNING! This will remove all dangling build cache. Are you sure you want to continue?";
+const WARNING: &str =
+    "WARNING! This will remove all dangling build cache. Are you sure you want to continue?";
 const WARNING_ALL: &str = "WARNING! This will remove all build cache. Are you sure you want to continue?";
 const HEADING: &str = "ID\tRECLAIMABLE\tSIZE\tLAST ACCESSED\n";
 /// Daemons before this one know only how much to keep.
@@ -116,7 +117,11 @@ pub async fn run(args: &PruneArgs, context: &Context) -> anyhow::Result<()> {
         let text = if args.verbose {
             verbose(&record, now)
         } else {
-            let heading = if std::mem::take(&mut is_first) { HEADING } else { "" };
+            let heading = if std::mem::take(&mut is_first) {
+                HEADING
+            } else {
+                ""
+            };
             format!("{heading}{}", row(&record, now))
         };
         // Shown as it goes: each line is laid out by itself, the first with the heading.

@@ -57,7 +57,9 @@ struct Index {
 
 impl Default for Index {
     fn default() -> Self {
-        Self { manifests: Vec::new() }
+        Self {
+            manifests: Vec::new(),
+        }
     }
 }
 

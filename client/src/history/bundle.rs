@@ -176,7 +176,10 @@ impl Layout {
         for algorithm in folders {
             add_folder(archive, &format!("blobs/{algorithm}/"))?;
             let digests: BTreeSet<&Digest> = self.made.keys().chain(self.copied.keys()).collect();
-            for digest in digests.into_iter().filter(|digest| digest.algorithm().name() == algorithm) {
+            for digest in digests
+                .into_iter()
+                .filter(|digest| digest.algorithm().name() == algorithm)
+            {
                 let name = format!("blobs/{algorithm}/{}", digest.hex());
                 if let Some(bytes) = self.made.get(digest) {
                     add_file(archive, &name, 0o444, bytes.len() as u64, bytes.as_slice())?;
@@ -197,7 +200,13 @@ impl Layout {
         let index = escape(&serde_json::to_string(index).map_err(ExportError::Json)?);
         add_file(archive, "index.json", 0o644, index.len() as u64, index.as_bytes())?;
         let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
-        add_file(archive, "oci-layout", 0o444, layout.len() as u64, layout.as_slice())
+        add_file(
+            archive,
+            "oci-layout",
+            0o444,
+            layout.len() as u64,
+            layout.as_slice(),
+        )
     }
 }
 

@@ -65,7 +65,9 @@ impl Filter {
         let is_equality = matches!(operator, "=" | "!=");
         let value = match key {
             Key::Ref | Key::Repository | Key::Status if is_equality => Value::Text(value.to_owned()),
-            Key::Ref | Key::Repository | Key::Status => return Err(wrong("compare it with = or !=".to_owned())),
+            Key::Ref | Key::Repository | Key::Status => {
+                return Err(wrong("compare it with = or !=".to_owned()));
+            }
             _ if is_equality => return Err(wrong("compare it with <, <=, > or >=".to_owned())),
             Key::Duration => {
                 let duration = parse_duration(value).map_err(wrong)?;
@@ -238,7 +240,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_refused() {
-        for text in ["", "status", "status>x", "duration=3s", "duration>soon", "startedAt<yesterday", "color=red"] {
+        for text in [
+            "",
+            "status",
+            "status>x",
+            "duration=3s",
+            "duration>soon",
+            "startedAt<yesterday",
+            "color=red",
+        ] {
             assert!(Filter::parse(text, now()).is_err(), "{text}");
         }
     }

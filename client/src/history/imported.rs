@@ -86,7 +86,12 @@ impl Imported {
             let path = place.join(RECORD);
             let json = match std::fs::read(&path) {
                 // Not a record, or one that was removed meanwhile.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
                     continue;
                 }
                 json => json.map_err(reading(&path))?,

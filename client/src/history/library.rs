@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use proto::control::control_client::ControlClient;
-use proto::control::{BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, UpdateBuildHistoryRequest};
+use proto::control::{
+    BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, UpdateBuildHistoryRequest,
+};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -24,7 +26,9 @@ const CLOCK: &str = "buildkit-current-timestamp";
 
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    #[error("\"{text}\" names no build record: write an id, BUILDER/NODE/ID, or ^1 for the one before the latest")]
+    #[error(
+        "\"{text}\" names no build record: write an id, BUILDER/NODE/ID, or ^1 for the one before the latest"
+    )]
     Reference { text: String },
     #[error("invalid offset \"{text}\": write ^0 for the latest build, ^1 for the one before")]
     Offset { text: String },
@@ -228,7 +232,9 @@ impl Library {
 
     /// The record that is meant. With several nodes that know the same build, the first of them.
     pub async fn find(&self, text: &str, query: &Query) -> Result<Found, HistoryError> {
-        self.find_all(text, query).await.map(|mut found| found.swap_remove(0))
+        self.find_all(text, query)
+            .await
+            .map(|mut found| found.swap_remove(0))
     }
 
     /// The record that is meant, on all nodes that have it: at least one.
@@ -321,7 +327,9 @@ impl Library {
             finalize: true,
             ..UpdateBuildHistoryRequest::default()
         };
-        let finalized = daemon::control(channel.clone()).update_build_history(request).await;
+        let finalized = daemon::control(channel.clone())
+            .update_build_history(request)
+            .await;
         finalized.map_err(|status| failed("finalizing a build record", &found.node, status))?;
         self.find(&found.full_name(), &Query::default()).await
     }

@@ -1,14 +1,12 @@
 //! What this machine remembers of the builds it asked for: the folder and the Dockerfile, which the daemon never learns.
 //!
-//! One small JSON file per build, `refs/BUILDER/NODE/ID` below the configuration folder, in the format of buildx, whose
-//! own notes are read as well.
+//! Reads what [`crate::build`] has written, and buildx: one small JSON file per build, `refs/BUILDER/NODE/ID`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::builders::write_atomically;
 use crate::settings::Settings;
 
 const FOLDER: &str = "refs";
@@ -36,17 +34,6 @@ pub struct StateGroup {
     pub refs: Vec<String>,
 }
 
-/// Remembers a build.
-pub fn save(settings: &Settings, builder: &str, node: &str, id: &str, state: &LocalState) -> io::Result<()> {
-    let folder = settings.config_folder();
-    let path = path(&folder, &[builder, node, id])
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "builder, node and id must be plain names"))?;
-    if let Some(parent) = path.parent() {
-        create_private(parent)?;
-    }
-    write_atomically(&path, &serde_json::to_vec(state)?)
-}
-
 /// What is remembered of a build; a note that is gone or damaged is no reason to hide the build.
 pub fn read(settings: &Settings, builder: &str, node: &str, id: &str) -> Option<LocalState> {
     read_any(settings, &[builder, node, id])
@@ -58,40 +45,39 @@ pub fn read_group(settings: &Settings, id: &str) -> Option<StateGroup> {
 
 /// Forgets a build.
 pub fn remove(settings: &Settings, builder: &str, node: &str, id: &str) {
-    if let Some(path) = path(&settings.config_folder(), &[builder, node, id]) {
+    if let Some(path) = path(&settings.buildx_folder(), &[builder, node, id]) {
         // It may never have been there: builds of other machines are removed as well.
         let _ = std::fs::remove_file(path);
     }
 }
 
 fn read_any<T: for<'a> Deserialize<'a>>(settings: &Settings, names: &[&str]) -> Option<T> {
-    let buildx = match settings.get("BUILDX_CONFIG") {
-        Some(folder) => PathBuf::from(folder),
-        None => settings.docker_config_folder().join("buildx"),
-    };
-    [settings.config_folder(), buildx].iter().find_map(|folder| {
-        let path = path(folder, names)?;
-        let size = std::fs::metadata(&path).ok()?.len();
-        if size > LARGEST {
-            return None;
-        }
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
-    })
+    let path = path(&settings.buildx_folder(), names)?;
+    let size = std::fs::metadata(&path).ok()?.len();
+    if size > LARGEST {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 /// None if a name could lead elsewhere.
 fn path(folder: &Path, names: &[&str]) -> Option<PathBuf> {
-    let is_plain = |name: &&str| !name.is_empty() && !name.contains(['/', '\0']) && !matches!(*name, "." | "..");
-    names
-        .iter()
-        .all(is_plain)
-        .then(|| names.iter().fold(folder.join(FOLDER), |path, name| path.join(name)))
+    let is_plain =
+        |name: &&str| !name.is_empty() && !name.contains(['/', '\0']) && !matches!(*name, "." | "..");
+    names.iter().all(is_plain).then(|| {
+        names
+            .iter()
+            .fold(folder.join(FOLDER), |path, name| path.join(name))
+    })
 }
 
 /// A folder that only this user can look into.
 pub fn create_private(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
 }
 
 #[cfg(test)]
@@ -101,24 +87,16 @@ mod tests {
     #[test]
     fn what_is_remembered_can_be_read_and_forgotten() {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("trimaran");
-        let settings = Settings::of(&[
-            ("TRIMARAN_CONFIG", config.to_str().unwrap()),
-            ("BUILDX_CONFIG", folder.path().join("buildx").to_str().unwrap()),
-        ]);
-        let state = LocalState {
-            local_path: "/src".to_owned(),
-            ..LocalState::default()
-        };
-        save(&settings, "b", "b0", "id", &state).unwrap();
-        assert_eq!(read(&settings, "b", "b0", "id"), Some(state));
-        remove(&settings, "b", "b0", "id");
-        assert_eq!(read(&settings, "b", "b0", "id"), None);
-        assert!(save(&settings, "..", "b0", "id", &LocalState::default()).is_err());
-
-        let theirs = folder.path().join("buildx/refs/x/x0");
-        std::fs::create_dir_all(&theirs).unwrap();
-        std::fs::write(theirs.join("id"), r#"{"Target":"t","LocalPath":"/p","DockerfilePath":"/p/Dockerfile"}"#).unwrap();
+        let settings = Settings::of(&[("BUILDX_CONFIG", folder.path().to_str().unwrap())]);
+        let notes = folder.path().join("refs/x/x0");
+        std::fs::create_dir_all(&notes).unwrap();
+        let note = r#"{"Target":"t","LocalPath":"/p","DockerfilePath":"/p/Dockerfile"}"#;
+        std::fs::write(notes.join("id"), note).unwrap();
+        std::fs::write(notes.join("damaged"), "{").unwrap();
         assert_eq!(read(&settings, "x", "x0", "id").unwrap().target, "t");
+        assert_eq!(read(&settings, "x", "x0", "damaged"), None);
+        assert_eq!(read(&settings, "x", "..", "id"), None);
+        remove(&settings, "x", "x0", "id");
+        assert_eq!(read(&settings, "x", "x0", "id"), None);
     }
 }

@@ -25,7 +25,8 @@ pub fn of(attributes: &BTreeMap<String, String>, state: Option<&LocalState>) -> 
         };
     }
     if place.is_empty() {
-        let source = get("vcs:source").or_else(|| get("input:context").filter(|input| git_remote(input).is_some()));
+        let source =
+            get("vcs:source").or_else(|| get("input:context").filter(|input| git_remote(input).is_some()));
         return source.map(simple_git_url).unwrap_or_default();
     }
     place
@@ -34,7 +35,10 @@ pub fn of(attributes: &BTreeMap<String, String>, state: Option<&LocalState>) -> 
 /// The last folder of the context, and below it the Dockerfile if that is an unusual one.
 fn local_place(attributes: &BTreeMap<String, String>, state: Option<&LocalState>) -> String {
     let get = |key: &str| attributes.get(key).map(String::as_str);
-    let mut file = get("filename").filter(|name| *name != "Dockerfile").unwrap_or_default().to_owned();
+    let mut file = get("filename")
+        .filter(|name| *name != "Dockerfile")
+        .unwrap_or_default()
+        .to_owned();
     if let Some(folder) = get("vcs:localdir:dockerfile").filter(|folder| *folder != ".") {
         file = clean(&format!("{folder}/{file}"));
     }
@@ -53,7 +57,9 @@ fn local_place(attributes: &BTreeMap<String, String>, state: Option<&LocalState>
         return file[folder.rfind('/').map_or(0, |slash| slash + 1)..].to_owned();
     }
     let path = if file.is_empty() { folder } else { file };
-    let (parent, last) = path.rsplit_once('/').map_or((None, path), |(parent, last)| (Some(parent), last));
+    let (parent, last) = path
+        .rsplit_once('/')
+        .map_or((None, path), |(parent, last)| (Some(parent), last));
     if has_default_file || path.is_empty() {
         return last.to_owned();
     }
@@ -64,7 +70,10 @@ fn local_place(attributes: &BTreeMap<String, String>, state: Option<&LocalState>
 /// Without `.` and empty parts, as far as that is possible without looking.
 fn clean(path: &str) -> String {
     let start = if path.starts_with('/') { "/" } else { "" };
-    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
     format!("{start}{}", parts.join("/"))
 }
 
@@ -130,14 +139,22 @@ mod tests {
         };
         let cases: [(&[(&str, &str)], Option<LocalState>, &str); 11] = [
             (&[], None, ""),
-            (&[("build-arg:BUILDKIT_BUILD_NAME", "given")], state("/a/b", ""), "given"),
+            (
+                &[("build-arg:BUILDKIT_BUILD_NAME", "given")],
+                state("/a/b", ""),
+                "given",
+            ),
             (&[], state("/tmp/project", "/tmp/project/Dockerfile"), "project"),
             (
                 &[],
                 state("/tmp/project", "/tmp/project/deploy/Dockerfile.release"),
                 "project/deploy/Dockerfile.release",
             ),
-            (&[], state("/tmp/project", "/other/place/My.Dockerfile"), "place/My.Dockerfile"),
+            (
+                &[],
+                state("/tmp/project", "/other/place/My.Dockerfile"),
+                "place/My.Dockerfile",
+            ),
             (&[("target", "test")], state("/tmp/project", ""), "project (test)"),
             (&[("target", "test")], None, "test"),
             (
@@ -156,7 +173,10 @@ mod tests {
                 "https://example.org/r.git#refs/heads/x",
             ),
             (
-                &[("vcs:localdir:context", "sub"), ("vcs:source", "https://example.org/r.git")],
+                &[
+                    ("vcs:localdir:context", "sub"),
+                    ("vcs:source", "https://example.org/r.git"),
+                ],
                 None,
                 "sub",
             ),

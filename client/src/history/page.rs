@@ -79,7 +79,11 @@ pub async fn render(found: &Found, state: Option<&LocalState>) -> Result<String,
     let failure = Failure::of(found).await?;
     let name = super::name(&record.frontend_attrs, state);
     let page = Page {
-        name: if name.is_empty() { found.id().to_owned() } else { name },
+        name: if name.is_empty() {
+            found.id().to_owned()
+        } else {
+            name
+        },
         id: found.id().to_owned(),
         builder: format!("{}/{}", found.builder, found.node),
         status: match Outcome::of(record) {
@@ -122,7 +126,12 @@ fn lanes(steps: &[Step]) -> Vec<Lane> {
 
 /// The settings of the build that a reader may want; not the plumbing.
 fn shown_attributes(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    const HIDDEN: [&str; 4] = ["frontend.caps", "local-sessionid", "cache-imports", "vcs:localdir"];
+    const HIDDEN: [&str; 4] = [
+        "frontend.caps",
+        "local-sessionid",
+        "cache-imports",
+        "vcs:localdir",
+    ];
     attributes
         .iter()
         .filter(|(key, _)| !HIDDEN.iter().any(|hidden| key.starts_with(hidden)))
@@ -166,14 +175,25 @@ mod tests {
         // The page's own two: data and script.
         assert_eq!(page.matches("</script>").count(), 2);
         assert_eq!(page.matches("<!--").count(), 0);
-        assert!(page.ends_with("</html>\n"), "the rest of the template follows the script");
+        assert!(
+            page.ends_with("</html>\n"),
+            "the rest of the template follows the script"
+        );
         assert!(page.contains("@script@ ]]\\u003e"), "data is not looked at again");
     }
 
     #[test]
     fn the_page_loads_nothing() {
         for text in [TEMPLATE, STYLE, SCRIPT] {
-            for outside in ["http:", "https:", "//cdn", "url(", "@import", "innerHTML", "eval("] {
+            for outside in [
+                "http:",
+                "https:",
+                "//cdn",
+                "url(",
+                "@import",
+                "innerHTML",
+                "eval(",
+            ] {
                 assert!(!text.contains(outside), "{outside}");
             }
         }

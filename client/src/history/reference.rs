@@ -31,10 +31,12 @@ impl Reference {
                 place: None,
                 id: id.to_owned(),
             }),
-            [builder, node, id] if !(builder.is_empty() || node.is_empty() || id.is_empty()) => Ok(Self::Id {
-                place: Some((builder.to_owned(), node.to_owned())),
-                id: id.to_owned(),
-            }),
+            [builder, node, id] if !(builder.is_empty() || node.is_empty() || id.is_empty()) => {
+                Ok(Self::Id {
+                    place: Some((builder.to_owned(), node.to_owned())),
+                    id: id.to_owned(),
+                })
+            }
             _ => Err(HistoryError::Reference {
                 text: text.to_owned(),
             }),

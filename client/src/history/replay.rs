@@ -63,9 +63,7 @@ impl Replay {
     /// The next message; none at the end.
     pub async fn next(&mut self) -> Result<Option<StatusResponse>, HistoryError> {
         match self {
-            Self::Daemon { node, messages } => {
-                messages.message().await.map_err(|status| call(node, status))
-            }
+            Self::Daemon { node, messages } => messages.message().await.map_err(|status| call(node, status)),
             Self::Log(log) => read_entry(log),
             Self::Nothing => Ok(None),
         }

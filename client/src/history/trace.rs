@@ -7,7 +7,14 @@ use serde_json::Value;
 
 /// Spans of internal work have no kind.
 const INTERNAL: i64 = 1;
-const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
+const KINDS: [&str; 6] = [
+    "unspecified",
+    "internal",
+    "server",
+    "client",
+    "producer",
+    "consumer",
+];
 const DEFAULT_SERVICE: &str = "unknown_service:trimaran";
 
 #[derive(Debug, thiserror::Error)]
@@ -185,9 +192,10 @@ pub fn read(json: &[u8]) -> Result<Trace, TraceError> {
             trace.id.clone_from(&span.span_context.trace);
         }
         let process = format!("p{number}");
-        trace
-            .processes
-            .insert(process.clone(), service(span.resource.as_deref().unwrap_or_default()));
+        trace.processes.insert(
+            process.clone(),
+            service(span.resource.as_deref().unwrap_or_default()),
+        );
         trace.spans.push(convert(span, process));
     }
     if trace.spans.is_empty() {
@@ -202,7 +210,9 @@ pub fn to_upload(traces: &[Trace]) -> Result<String, TraceError> {
     struct Upload<'a> {
         data: &'a [Trace],
     }
-    Ok(super::bundle::escape(&serde_json::to_string_pretty(&Upload { data: traces })?))
+    Ok(super::bundle::escape(&serde_json::to_string_pretty(&Upload {
+        data: traces,
+    })?))
 }
 
 fn service(resource: &[Attribute]) -> Process {
@@ -235,7 +245,9 @@ fn convert(span: Span, process: String) -> JaegerSpan {
         }
     }
     if span.span_kind != INTERNAL {
-        let kind = usize::try_from(span.span_kind).ok().and_then(|kind| KINDS.get(kind));
+        let kind = usize::try_from(span.span_kind)
+            .ok()
+            .and_then(|kind| KINDS.get(kind));
         tags.push(text_tag("span.kind", kind.unwrap_or(&KINDS[0])));
     }
     match span.status.code.as_str() {
@@ -362,7 +374,14 @@ mod tests {
             .collect();
         assert_eq!(
             tags,
-            ["n", "l", "span.kind", "error", "otel.status_code", "otel.status_description"]
+            [
+                "n",
+                "l",
+                "span.kind",
+                "error",
+                "otel.status_code",
+                "otel.status_description"
+            ]
         );
         assert_eq!(span["tags"][1]["value"], "[\"<a>\"]");
         assert!(matches!(read(b""), Err(TraceError::Empty)));

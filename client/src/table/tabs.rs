@@ -9,7 +9,10 @@ const TAB: usize = 8;
 
 /// Lays out text whose cells are ended by tabs, with as many tabs as the columns need.
 pub fn layout(text: &str) -> String {
-    let lines: Vec<Vec<&str>> = text.split_terminator('\n').map(|line| line.split('\t').collect()).collect();
+    let lines: Vec<Vec<&str>> = text
+        .split_terminator('\n')
+        .map(|line| line.split('\t').collect())
+        .collect();
     let mut writer = Writer {
         lines: &lines,
         widths: Vec::new(),
@@ -71,8 +74,7 @@ impl Writer<'_> {
                     continue;
                 };
                 let missing = wide - width(cell);
-                self.text
-                    .extend(std::iter::repeat_n('\t', missing.div_ceil(TAB)));
+                self.text.extend(std::iter::repeat_n('\t', missing.div_ceil(TAB)));
             }
             self.text.push('\n');
         }

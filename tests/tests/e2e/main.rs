@@ -12,6 +12,7 @@ mod docker_engine;
 mod docker_session;
 mod dockerfiles;
 mod golden_lists;
+mod history;
 mod images;
 mod imagetools;
 mod imagetools_bad_days;

@@ -6,8 +6,8 @@ use anyhow::{bail, ensure};
 use clap::Args;
 
 use crate::commands::Context;
-use crate::history::attachments;
 use crate::history::Query;
+use crate::history::attachments;
 
 /// Inspect a build record attachment
 ///
@@ -41,7 +41,9 @@ pub async fn run(args: &AttachmentArgs, context: &Context) -> anyhow::Result<()>
             let all = attachments::all(&found).await?;
             let fits = |attachment: &&attachments::Attachment| {
                 let platform = attachment.platform.as_deref();
-                args.platform.as_ref().is_none_or(|wanted| platform == Some(wanted))
+                args.platform
+                    .as_ref()
+                    .is_none_or(|wanted| platform == Some(wanted))
                     && args.kind.as_ref().is_none_or(|kind| attachment.is(kind))
             };
             match all.iter().find(fits) {

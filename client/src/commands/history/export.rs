@@ -68,7 +68,9 @@ pub async fn run(args: &ExportArgs, context: &Context) -> anyhow::Result<()> {
         None => bundle::write(exports, io::stdout().lock()).await?,
     };
     for digest in missing {
-        output::warn(&format!("{digest} of a build record is gone, the bundle is without it"));
+        output::warn(&format!(
+            "{digest} of a build record is gone, the bundle is without it"
+        ));
     }
     Ok(())
 }

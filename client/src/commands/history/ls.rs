@@ -139,14 +139,17 @@ fn remote() -> anyhow::Result<String> {
             .args(arguments)
             .output()
             .context("running git for --local: is it installed?")?;
-        anyhow::Ok(output.status.success().then(|| {
-            String::from_utf8_lossy(&output.stdout)
-                .trim()
-                .to_owned()
-        }))
+        anyhow::Ok(
+            output
+                .status
+                .success()
+                .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        )
     };
     if git(&["rev-parse", "--git-dir"])?.is_none() {
-        bail!("could not find git repository for local filter: run it inside a clone, or use --filter repository=…");
+        bail!(
+            "could not find git repository for local filter: run it inside a clone, or use --filter repository=…"
+        );
     }
     // The branch's remote, else the usual ones.
     let tracked = git(&["rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}"])?;
@@ -156,7 +159,9 @@ fn remote() -> anyhow::Result<String> {
             return Ok(without_credentials(&url));
         }
     }
-    bail!("could not get remote URL for local filter: the repository has no remote, use --filter repository=…")
+    bail!(
+        "could not get remote URL for local filter: the repository has no remote, use --filter repository=…"
+    )
 }
 
 /// Records never have the user and password of a URL.
@@ -189,6 +194,9 @@ mod tests {
             without_credentials("https://user:pass@example.org/r.git"),
             "https://example.org/r.git"
         );
-        assert_eq!(without_credentials("git@example.org:r.git"), "git@example.org:r.git");
+        assert_eq!(
+            without_credentials("git@example.org:r.git"),
+            "git@example.org:r.git"
+        );
     }
 }

@@ -107,7 +107,10 @@ mod tests {
         let token = format!("ghs_{}", "a1".repeat(18));
         let long = format!("github_pat_{}", "b_".repeat(41));
         for (text, cleaned) in [
-            ("type=gha,token=abc,scope=x", "type=gha,token=xxxxx,scope=x".to_owned()),
+            (
+                "type=gha,token=abc,scope=x",
+                "type=gha,token=xxxxx,scope=x".to_owned(),
+            ),
             ("GHToken=abc rest", "GHToken=xxxxx rest".to_owned()),
             ("secret_access_key=a=b,c", "secret_access_key=xxxxx,c".to_owned()),
             ("token=", "token=".to_owned()),

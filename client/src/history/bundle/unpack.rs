@@ -29,10 +29,7 @@ pub enum ImportError {
     #[error("{what} is missing in the bundle")]
     Missing { what: String },
     #[error("{what} in the bundle cannot be read")]
-    Json {
-        what: String,
-        source: serde_json::Error,
-    },
+    Json { what: String, source: serde_json::Error },
     #[error("{what} in the bundle is too large")]
     TooLarge { what: String },
     #[error("no build records found in the bundle")]
@@ -112,7 +109,9 @@ fn take(content: &mut impl Read, digest: &Digest, name: &str, folder: &Path) -> 
         file.write_all(&buffer[..count]).map_err(failed)?;
     }
     if hash.finish() != *digest {
-        return Err(ImportError::Digest { name: name.to_owned() });
+        return Err(ImportError::Digest {
+            name: name.to_owned(),
+        });
     }
     Ok(())
 }
@@ -163,9 +162,13 @@ fn collect(
 
 fn read(folder: &Path, digest: &Digest, what: &str) -> Result<Vec<u8>, ImportError> {
     let path = folder.join(file_name(digest));
-    let size = path.metadata().map_err(|_| ImportError::Missing { what: what.to_owned() })?;
+    let size = path.metadata().map_err(|_| ImportError::Missing {
+        what: what.to_owned(),
+    })?;
     if size.len() > LARGEST_JSON {
-        return Err(ImportError::TooLarge { what: what.to_owned() });
+        return Err(ImportError::TooLarge {
+            what: what.to_owned(),
+        });
     }
     std::fs::read(&path).map_err(|source| ImportError::Write { path, source })
 }

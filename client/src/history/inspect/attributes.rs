@@ -112,7 +112,9 @@ impl Attributes {
         let build_args = with_prefix(&raw, "build-arg:");
         let labels = with_prefix(&raw, "label:");
         let multi_platform = flag(&mut raw, "build-arg:BUILDKIT_MULTI_PLATFORM");
-        let multi_platform = flag(&mut raw, "multi-platform").or(multi_platform).unwrap_or_default();
+        let multi_platform = flag(&mut raw, "multi-platform")
+            .or(multi_platform)
+            .unwrap_or_default();
         let mut take = |key: &str| raw.remove(key).unwrap_or_default();
         let (network, hostname) = (take("force-network-mode"), take("hostname"));
         let (cgroup_parent, image_resolve_mode) = (take("cgroup-parent"), take("image-resolve-mode"));
@@ -133,7 +135,9 @@ impl Attributes {
             })
             .collect();
         let extra_hosts = raw.remove("add-hosts").map_or_else(Vec::new, |text| {
-            text.split(',').map(|field| field.trim_matches('"').to_owned()).collect()
+            text.split(',')
+                .map(|field| field.trim_matches('"').to_owned())
+                .collect()
         });
         let no_cache = raw.remove("no-cache");
         let settings = Settings {
@@ -200,17 +204,26 @@ mod tests {
             ("unheard", "of"),
             ("vcs:source", "elsewhere"),
         ];
-        let raw = raw.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let raw = raw
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
         let attributes = Attributes::read(raw);
         assert_eq!(attributes.platforms, ["linux/arm64", "linux/amd64"]);
         assert_eq!(attributes.build_args.len(), 2);
         assert_eq!(attributes.errors.len(), 1);
         assert_eq!(attributes.settings.no_cache_filter, ["one", "two"]);
-        assert_eq!(attributes.settings.rest, [("unheard".to_owned(), "of".to_owned())]);
+        assert_eq!(
+            attributes.settings.rest,
+            [("unheard".to_owned(), "of".to_owned())]
+        );
         let shown = |name| {
             let mut texts = attributes.settings.texts.iter();
             texts.find(|text| text.name == name).unwrap().shown.clone()
         };
-        assert_eq!((shown("Memory"), shown("MemorySwap")), ("1GiB".to_owned(), "-1".to_owned()));
+        assert_eq!(
+            (shown("Memory"), shown("MemorySwap")),
+            ("1GiB".to_owned(), "-1".to_owned())
+        );
     }
 }

@@ -95,7 +95,12 @@ impl Inspection {
             field("NoCache", "NoCache", settings.no_cache).omit_empty(),
             field("NoCacheFilter", "NoCacheFilter", list(&settings.no_cache_filter)).omit_empty(),
         ];
-        fields.extend(settings.texts.iter().map(|setting| text(setting.name, &setting.value)));
+        fields.extend(
+            settings
+                .texts
+                .iter()
+                .map(|setting| text(setting.name, &setting.value)),
+        );
         fields.push(pairs("RestRaw", &settings.rest));
         record("history.configOutput", fields)
     }
@@ -104,7 +109,10 @@ impl Inspection {
 fn failure(failure: &Failure) -> Data {
     let base64 = |name: &'static str, text: &str| {
         let encoded = BASE64_STANDARD.encode(text);
-        [Field::template_only(name, text), Field::json_only(name, encoded).omit_empty()]
+        [
+            Field::template_only(name, text),
+            Field::json_only(name, encoded).omit_empty(),
+        ]
     };
     let mut fields = vec![
         field("Code", "Code", i64::from(failure.code)).omit_empty(),

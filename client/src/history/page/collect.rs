@@ -113,7 +113,11 @@ impl Collector {
             .enumerate()
             .map(|(position, step)| (step.vertex.digest.clone(), position))
             .collect();
-        let first = self.steps.iter().filter_map(|step| step.runs.keys().next().copied()).min();
+        let first = self
+            .steps
+            .iter()
+            .filter_map(|step| step.runs.keys().next().copied())
+            .min();
         let last = self.steps.iter().filter_map(Gathered::end).max();
         // Clocks may have been set while it ran: nothing begins before the beginning.
         let begin = begin.into_iter().chain(first).min().unwrap_or_default();
@@ -168,7 +172,12 @@ fn shown(
     let runs: Vec<[f64; 2]> = step
         .runs
         .iter()
-        .map(|(&start, &stop)| [clock.since_begin(start), clock.since_begin(stop.unwrap_or(clock.end))])
+        .map(|(&start, &stop)| {
+            [
+                clock.since_begin(start),
+                clock.since_begin(stop.unwrap_or(clock.end)),
+            ]
+        })
         .collect();
     let queued = ready.map(|ready| clock.since_begin(ready));
     let queued = queued.filter(|ready| runs.first().is_some_and(|[start, _]| start - ready >= LEAST_WAIT));
@@ -218,7 +227,11 @@ fn part(status: VertexStatus) -> Part {
         _ => 0.0,
     };
     Part {
-        name: if status.name.is_empty() { status.id } else { status.name },
+        name: if status.name.is_empty() {
+            status.id
+        } else {
+            status.name
+        },
         bytes: status.current.max(status.total),
         seconds,
     }
@@ -251,7 +264,12 @@ mod tests {
         let mut collector = Collector::default();
         let failed = Vertex {
             error: "exit code: 1".to_owned(),
-            ..vertex("c", "[linux/arm64 3/3] RUN false", &["b"], [Some(1900), Some(2000)])
+            ..vertex(
+                "c",
+                "[linux/arm64 3/3] RUN false",
+                &["b"],
+                [Some(1900), Some(2000)],
+            )
         };
         collector.take(StatusResponse {
             vertexes: vec![
@@ -264,7 +282,12 @@ mod tests {
         collector.take(StatusResponse {
             vertexes: vec![
                 vertex("a", "[linux/arm64 1/3] FROM base", &[], [Some(1000), Some(1100)]),
-                vertex("b", "[linux/arm64 2/3] RUN make", &["a"], [Some(1400), Some(1900)]),
+                vertex(
+                    "b",
+                    "[linux/arm64 2/3] RUN make",
+                    &["a"],
+                    [Some(1400), Some(1900)],
+                ),
                 failed,
             ],
             ..StatusResponse::default()
@@ -275,7 +298,15 @@ mod tests {
         assert_eq!(duration, 1200.0);
         let summary: Vec<_> = steps
             .iter()
-            .map(|step| (step.state, step.emulated, step.queued, step.runs.clone(), step.inputs.clone()))
+            .map(|step| {
+                (
+                    step.state,
+                    step.emulated,
+                    step.queued,
+                    step.runs.clone(),
+                    step.inputs.clone(),
+                )
+            })
             .collect();
         assert_eq!(
             summary,

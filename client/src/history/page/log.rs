@@ -39,14 +39,21 @@ impl Log {
 
     /// As people read it, and how many bytes are missing in the middle.
     pub(super) fn finish(self) -> (String, u64) {
-        let Self { mut head, tail, dropped } = self;
+        let Self {
+            mut head,
+            tail,
+            dropped,
+        } = self;
         if dropped == 0 {
             head.extend(tail);
             return (readable(&head), 0);
         }
         let tail: Vec<u8> = tail.into();
         // Halves of lines on both sides of the gap say nothing.
-        let head_end = head.iter().rposition(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+        let head_end = head
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(head.len(), |at| at + 1);
         let tail_begin = tail.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let missing = dropped + (head.len() - head_end) as u64 + tail_begin as u64;
         let text = format!(
@@ -67,7 +74,11 @@ fn readable(bytes: &[u8]) -> String {
             Some(line) => (line, "\n"),
             None => (line, ""),
         };
-        let last = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        let last = line
+            .trim_end_matches('\r')
+            .rsplit('\r')
+            .next()
+            .unwrap_or_default();
         push_plain(last, &mut clean);
         clean.push_str(end);
     }
@@ -128,10 +139,16 @@ mod tests {
     #[test]
     fn little_output_is_whole_and_plain() {
         let mut log = Log::default();
-        log.push(b"\x1b[31mred\x1b[0m\t1\n 10%\r 50%\r100%\r\n\x1b]8;;x\x1b\\link\x07 \xff", SMALL);
+        log.push(
+            b"\x1b[31mred\x1b[0m\t1\n 10%\r 50%\r100%\r\n\x1b]8;;x\x1b\\link\x07 \xff",
+            SMALL,
+        );
         let mut whole = Log::default();
         whole.push(b"\x1b[31mred\x1b[0m\t1\n", Bounds { head: 100, tail: 100 });
-        whole.push(b" 10%\r 50%\r100%\r\n\x1b]8;;x\x1b\\link\x07 \xff", Bounds { head: 100, tail: 100 });
+        whole.push(
+            b" 10%\r 50%\r100%\r\n\x1b]8;;x\x1b\\link\x07 \xff",
+            Bounds { head: 100, tail: 100 },
+        );
         assert_eq!(whole.finish(), ("red\t1\n100%\nlink \u{fffd}".to_owned(), 0));
     }
 }

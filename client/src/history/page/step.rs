@@ -113,7 +113,10 @@ impl Parsed {
 }
 
 fn is_os(text: &str) -> bool {
-    matches!(text, "linux" | "windows" | "darwin" | "freebsd" | "wasi" | "wasip1")
+    matches!(
+        text,
+        "linux" | "windows" | "darwin" | "freebsd" | "wasi" | "wasip1"
+    )
 }
 
 #[cfg(test)]

@@ -1,0 +1,5 @@
+//! `history`, `du` and `prune`: what they print, byte for byte as buildx does, and what they do.
+
+pub(crate) mod fixture;
+mod golden;
+mod records;
