@@ -124,18 +124,39 @@ impl Collector {
         let end = end.into_iter().chain(last).max().unwrap_or(begin);
         let clock = Clock { begin, end };
         let ends: Vec<Option<Timestamp>> = self.steps.iter().map(Gathered::end).collect();
+        let inputs: Vec<Vec<usize>> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let digests = step.vertex.inputs.iter();
+                digests
+                    .filter_map(|digest| positions.get(digest).copied())
+                    .collect()
+            })
+            .collect();
+        let mut parsed: Vec<Parsed> = self
+            .steps
+            .iter()
+            .map(|step| Parsed::of(&step.vertex.name))
+            .collect();
+        for position in 0..parsed.len() {
+            if parsed[position].platform.is_none() && parsed[position].is_numbered() {
+                let platform = match only {
+                    "" => common_platform(&inputs[position], &parsed),
+                    only => Some(only.to_owned()),
+                };
+                parsed[position].runs_on.clone_from(&platform);
+                parsed[position].platform = platform;
+            }
+        }
         let steps = self
             .steps
             .into_iter()
-            .map(|step| {
-                let inputs: Vec<usize> = step
-                    .vertex
-                    .inputs
-                    .iter()
-                    .filter_map(|digest| positions.get(digest).copied())
-                    .collect();
+            .zip(parsed)
+            .zip(inputs)
+            .map(|((step, parsed), inputs)| {
                 let ready = inputs.iter().filter_map(|&input| ends[input]).max();
-                shown(step, inputs, ready, &clock, native, only)
+                shown(step, parsed, inputs, ready, &clock, native)
             })
             .collect();
         (steps, clock.since_begin(end))
@@ -154,21 +175,21 @@ impl Clock {
     }
 }
 
+/// Names of some steps do not tell their platform; then it is that of all they are made from.
+fn common_platform(inputs: &[usize], parsed: &[Parsed]) -> Option<String> {
+    let mut platforms = inputs.iter().filter_map(|&input| parsed[input].platform.as_ref());
+    let first = platforms.next()?;
+    platforms.all(|other| other == first).then(|| first.clone())
+}
+
 fn shown(
     step: Gathered,
+    parsed: Parsed,
     inputs: Vec<usize>,
     ready: Option<Timestamp>,
     clock: &Clock,
     native: &str,
-    only: &str,
 ) -> Step {
-    let parsed = Parsed::of(&step.vertex.name);
-    let platform = match &parsed.platform {
-        Some(platform) => platform.clone(),
-        None if parsed.is_numbered() => only.to_owned(),
-        None => String::new(),
-    };
-    let runs_on = parsed.runs_on.clone().unwrap_or_else(|| platform.clone());
     let runs: Vec<[f64; 2]> = step
         .runs
         .iter()
@@ -203,11 +224,11 @@ fn shown(
         error.push('…');
     }
     Step {
-        emulated: state != "cached" && parsed.is_emulated(&runs_on, native),
+        emulated: state != "cached" && parsed.is_emulated(native),
         name: vertex.name,
         stage: parsed.stage,
         command: parsed.command,
-        platform,
+        platform: parsed.platform.unwrap_or_default(),
         state,
         queued: queued.filter(|_| !vertex.cached),
         runs,
@@ -274,7 +295,7 @@ mod tests {
         collector.take(StatusResponse {
             vertexes: vec![
                 vertex("a", "[linux/arm64 1/3] FROM base", &[], [None, None]),
-                vertex("b", "[linux/arm64 2/3] RUN make", &["a"], [Some(1400), None]),
+                vertex("b", "[2/3] RUN make", &["a"], [Some(1400), None]),
                 vertex("never", "[linux/arm64 4/3] RUN more", &["c"], [None, None]),
             ],
             ..StatusResponse::default()

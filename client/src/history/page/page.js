@@ -315,7 +315,7 @@
   $("details-close").addEventListener("click", close);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    if (!tip.hidden) hideTip(); 
+    if (!tip.hidden) hideTip();
     close();
   });
 
@@ -365,7 +365,7 @@
     if (gap >= 20000) gap = [30000, 60000, 120000, 300000, 600000, 1800000, 3600000].find((step) => step >= least) ?? gap;
     const axis = [], lines = tracks.map(() => []);
     for (let at = 0; at <= span && axis.length < 2000; at += gap) {
-      const tick = make("span", "tick", at ? time(at).replace(/\.0+ /, " ") : "0");
+      const tick = make("span", "tick", at ? time(at).replace(/(\.\d*?)0+ s/, "$1 s").replace(". ", " ") : "0");
       tick.style.left = percent(at);
       if (at === 0 || (span - at) / span * width > 44) axis.push(tick);
       for (const line of lines) {
