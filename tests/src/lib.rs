@@ -9,6 +9,7 @@
 )]
 
 pub mod bench;
+pub mod browser;
 pub mod busybox;
 pub mod daemon;
 pub mod distribution;

@@ -98,8 +98,41 @@ struct Link {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Status {
-    code: String,
+    code: Code,
     description: String,
+}
+
+/// A number in what daemons write, a word in newer versions of the format.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Code {
+    Number(i64),
+    Word(String),
+}
+
+impl Default for Code {
+    fn default() -> Self {
+        Self::Number(0)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Verdict {
+    Unset,
+    Error,
+    Ok,
+}
+
+impl Code {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Number(1) => Verdict::Error,
+            Self::Number(2) => Verdict::Ok,
+            Self::Word(word) if word == "Error" => Verdict::Error,
+            Self::Word(word) if word == "Ok" => Verdict::Ok,
+            _ => Verdict::Unset,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -250,9 +283,10 @@ fn convert(span: Span, process: String) -> JaegerSpan {
             .and_then(|kind| KINDS.get(kind));
         tags.push(text_tag("span.kind", kind.unwrap_or(&KINDS[0])));
     }
-    match span.status.code.as_str() {
-        "Ok" => tags.push(text_tag("otel.status_code", "OK")),
-        "Error" => {
+    let verdict = span.status.code.verdict();
+    match verdict {
+        Verdict::Ok => tags.push(text_tag("otel.status_code", "OK")),
+        Verdict::Error => {
             tags.push(Tag {
                 key: "error".to_owned(),
                 r#type: "bool",
@@ -260,9 +294,9 @@ fn convert(span: Span, process: String) -> JaegerSpan {
             });
             tags.push(text_tag("otel.status_code", "ERROR"));
         }
-        _ => {}
+        Verdict::Unset => {}
     }
-    if matches!(span.status.code.as_str(), "Ok" | "Error") && !span.status.description.is_empty() {
+    if verdict != Verdict::Unset && !span.status.description.is_empty() {
         tags.push(text_tag("otel.status_description", &span.status.description));
     }
     let events = span.events.unwrap_or_default();

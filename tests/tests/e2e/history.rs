@@ -1,5 +1,7 @@
 //! `history`, `du` and `prune`: what they print, byte for byte as buildx does, and what they do.
 
-pub(crate) mod fixture;
+mod browser;
+mod daemon;
+mod fixture;
 mod golden;
 mod records;

@@ -14,15 +14,15 @@ use serde_json::json;
 use tests::distribution::digest_of;
 use tests::fake_daemon::Answers;
 
-pub(crate) const COMPLETED: &str = "c0mpl3t3d00000000000000aa";
-pub(crate) const FAILED: &str = "fa1l3d0000000000000000abb";
-pub(crate) const CANCELED: &str = "canc3l3d000000000000000cc";
-pub(crate) const RUNNING: &str = "runn1ng0000000000000000dd";
+pub(super) const COMPLETED: &str = "c0mpl3t3d00000000000000aa";
+pub(super) const FAILED: &str = "fa1l3d0000000000000000abb";
+pub(super) const CANCELED: &str = "canc3l3d000000000000000cc";
+pub(super) const RUNNING: &str = "runn1ng0000000000000000dd";
 
 /// 2025-01-31T12:00:00Z
-pub(crate) const FIXED: i64 = 1_738_324_800;
+pub(super) const FIXED: i64 = 1_738_324_800;
 
-pub(crate) fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
@@ -41,7 +41,7 @@ fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 /// Everything, `base` being the time that all others are counted from, in seconds.
-pub(crate) fn answers(base: i64) -> Answers {
+pub(super) fn answers(base: i64) -> Answers {
     let mut blobs = Blobs::default();
     let records = vec![
         failed(base - 30 * 60, &mut blobs),
@@ -162,8 +162,8 @@ fn completed(start: i64, blobs: &mut Blobs) -> BuildHistoryRecord {
         r#""Remote":false},"SpanKind":2,"StartTime":"2025-01-28T04:00:00.001Z","EndTime":"2025-01-28T04:00:01.5Z","#,
         r#""Attributes":[{"Key":"command","Value":{"Type":"STRING","Value":"sh -c 'a && b' --token=secret,x"}},"#,
         r#"{"Key":"size","Value":{"Type":"INT64","Value":12}}],"Events":[{"Name":"started","Attributes":null,"#,
-        r#""DroppedAttributeCount":0,"Time":"2025-01-28T04:00:00.002Z"}],"Links":null,"Status":{"Code":"Unset","#,
-        r#""Description":""},"DroppedAttributes":0,"DroppedEvents":0,"DroppedLinks":0,"ChildSpanCount":1,"#,
+        r#""DroppedAttributeCount":0,"Time":"2025-01-28T04:00:00.002Z"}],"Links":null,"Status":{"Code":1,"#,
+        r#""Description":"it failed"},"DroppedAttributes":0,"DroppedEvents":0,"DroppedLinks":0,"ChildSpanCount":1,"#,
         r#""Resource":[{"Key":"service.name","Value":{"Type":"STRING","Value":"buildkitd"}},{"Key":"process.pid","#,
         r#""Value":{"Type":"INT64","Value":7}}],"InstrumentationLibrary":{"Name":"otel","Version":"1.2.3","#,
         r#""SchemaURL":"","Attributes":null}}"#,

@@ -177,17 +177,18 @@ fn golden(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What a user reads. The last two lines of `inspect` name the program.
+/// What a user reads, without what cannot be the same: the last two lines of `inspect` name the program, and a stack
+/// begins with that of the program itself.
 fn shown(arguments: &[&str], ended: &Ended) -> String {
     let text = match arguments {
         ["history", "logs", ..] => &ended.stderr,
         _ => &ended.stdout,
     };
-    let is_named = |line: &&str| {
-        let starts = ["Print build logs: ", "View build in "];
+    let is_common = |line: &&str| {
+        let starts = ["Print build logs: ", "View build in ", "    \"Stack\": "];
         !starts.iter().any(|start| line.starts_with(start))
     };
-    text.split_inclusive('\n').filter(is_named).collect()
+    text.split_inclusive('\n').filter(is_common).collect()
 }
 
 fn recorded(name: &str) -> String {

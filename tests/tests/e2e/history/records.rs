@@ -128,7 +128,11 @@ fn an_exported_record_can_be_imported_elsewhere() {
     assert_eq!(imported.stdout, format!("{}\n{}\n", names[0], names[1]));
     assert_eq!(
         setup.listed(&[]),
-        [&format!("test/test0/{RUNNING}"), &names[0], &names[1]]
+        [
+            format!("test/test0/{RUNNING}"),
+            names[0].clone(),
+            names[1].clone()
+        ]
     );
     assert_eq!(setup.listed(&["--builder", ".imported"]), names);
     assert_eq!(
