@@ -14,6 +14,7 @@ mod docker;
 pub mod drivers;
 pub mod error;
 pub mod format;
+mod gojson;
 mod gotime;
 mod history;
 mod imagetools;

@@ -25,6 +25,7 @@ pub use relay::Relay;
 pub use status::{Status, Vertex, VertexStatus};
 pub use tty::Paint;
 
+use crate::gojson;
 use plain::Plain;
 use trace::Trace;
 use tty::{Size, Tty};
@@ -183,9 +184,12 @@ async fn show_json(
 ) -> Result<Vec<status::VertexWarning>, ProgressError> {
     let mut warnings = Vec::new();
     while let Some(status) = receiver.recv().await {
-        let mut line = serde_json::to_vec(&status).map_err(|source| ProgressError::Write(source.into()))?;
-        line.push(b'\n');
-        io::stderr().write_all(&line).map_err(ProgressError::Write)?;
+        let line = serde_json::to_string(&status).map_err(|source| ProgressError::Write(source.into()))?;
+        let mut line = gojson::escape(&line);
+        line.push('\n');
+        io::stderr()
+            .write_all(line.as_bytes())
+            .map_err(ProgressError::Write)?;
         warnings.extend(status.warnings);
     }
     Ok(warnings)

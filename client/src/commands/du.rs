@@ -10,7 +10,7 @@ use proto::control::{DiskUsageRequest, UsageRecord};
 use super::{Context, parse_duration};
 use crate::daemon;
 use crate::format::{Data, Listing, Nil};
-use crate::history::bundle::escape;
+use crate::gojson;
 use crate::output;
 use crate::progress::units;
 use crate::table::tabs::layout;
@@ -80,7 +80,7 @@ pub async fn run(args: &DuArgs, context: &Context) -> anyhow::Result<()> {
         }
     };
     if listing.as_ref().is_some_and(Listing::is_json) {
-        text = escape(&text);
+        text = gojson::escape(&text);
     }
     if matches!(format, "pretty" | "table") && args.filters.iter().all(String::is_empty) {
         text.push_str(&summary(&records));

@@ -22,6 +22,7 @@ pub use record::Kept;
 pub use unpack::{ImportError, unpack};
 
 use super::blobs::{BlobError, Blobs};
+use crate::gojson::escape;
 
 pub const RECORD: &str = "application/vnd.buildkit.historyrecord.v0";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -240,15 +241,6 @@ fn add_file<W: Write>(
     archive
         .append_data(&mut header, name, content)
         .map_err(ExportError::Write)
-}
-
-/// Go's encoder keeps these out of JSON; they only ever stand in strings.
-pub fn escape(json: &str) -> String {
-    json.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
 }
 
 /// Of where caches came from only what says where stays, not what gave access.

@@ -19,6 +19,7 @@ use super::inspect::Failure;
 use super::library::{Found, HistoryError};
 use super::local_state::LocalState;
 use super::{Outcome, timestamp};
+use crate::gojson;
 use collect::Collector;
 use step::Step;
 
@@ -106,7 +107,7 @@ pub async fn render(found: &Found, state: Option<&LocalState>) -> Result<String,
         attributes: shown_attributes(&record.frontend_attrs),
     };
     let data = serde_json::to_string(&page).unwrap_or_default();
-    Ok(assemble(&super::bundle::escape(&data)))
+    Ok(assemble(&gojson::escape(&data)))
 }
 
 /// What is done for all platforms first, then the platforms by name.
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn data_cannot_end_its_element() {
         let json = serde_json::to_string("</script><script>alert(1)</script><!-- @script@ ]]>").unwrap();
-        let page = assemble(&super::super::bundle::escape(&json));
+        let page = assemble(&gojson::escape(&json));
         // The page's own two: data and script.
         assert_eq!(page.matches("</script>").count(), 2);
         assert_eq!(page.matches("<!--").count(), 0);

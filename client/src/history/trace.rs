@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gojson;
+
 /// Spans of internal work have no kind.
 const INTERNAL: i64 = 1;
 const KINDS: [&str; 6] = [
@@ -243,7 +245,7 @@ pub fn to_upload(traces: &[Trace]) -> Result<String, TraceError> {
     struct Upload<'a> {
         data: &'a [Trace],
     }
-    Ok(super::bundle::escape(&serde_json::to_string_pretty(&Upload {
+    Ok(gojson::escape(&serde_json::to_string_pretty(&Upload {
         data: traces,
     })?))
 }

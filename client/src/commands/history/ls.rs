@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::commands::Context;
 use crate::format::{Data, Field, Listing, field, record};
+use crate::gojson;
 use crate::gotime;
 use crate::history::{self, Found, Outcome, Query, timestamp};
 use crate::output;
@@ -67,7 +68,7 @@ pub async fn run(args: &LsArgs, context: &Context) -> anyhow::Result<()> {
         .collect();
     let mut text = listing.render(&HEADINGS, &rows)?;
     if listing.is_json() {
-        text = history::bundle::escape(&text);
+        text = gojson::escape(&text);
     }
     Ok(output::data(&text)?)
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gojson;
+
 const MASK: &str = "xxxxx";
 /// Names of options whose values give access. Longer names end with one of these as well.
 const KEYS: [&str; 5] = [
@@ -45,7 +47,7 @@ pub(super) fn clean_trace(json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
                 *text = clean(text);
             }
         }
-        cleaned.push_str(&super::escape(&serde_json::to_string_pretty(&span)?));
+        cleaned.push_str(&gojson::escape(&serde_json::to_string_pretty(&span)?));
         cleaned.push('\n');
     }
     Ok(cleaned.into_bytes())

@@ -161,7 +161,7 @@
         members.push(index);
       });
     }
-    track.style.height = `${Math.max(free.length, 1) * ROW}px`;
+    track.style.minHeight = `${Math.max(free.length, 1) * ROW}px`;
     order.push(members);
     row.append(name, track);
     $("lanes").append(row);
@@ -275,7 +275,7 @@
       add("Warnings", list);
     }
     if (step.log) {
-      if (step.log_missing) body.append(make("p", "notice", `${bytes(step.log_missing)} in the middle of this log are left out. \`trimaran history logs ${page.id}\` prints all of it.`));
+      if (step.log_missing) body.append(make("p", "notice", `${bytes(step.log_missing)} in the middle of this log are left out: “trimaran history logs ${page.id}” prints all of it.`));
       const log = make("pre", "log", step.log);
       log.tabIndex = 0;
       add("Log", log);
@@ -354,6 +354,7 @@
   });
 
   // Zoom and the axis, which follows it.
+  const tickText = (at) => (at ? time(at).replace(/(\.\d*?)0+ s$/, "$1 s").replace(". ", " ").replace(/ 0 (s|min)$/, "") : "0");
   let zoom = 1;
   const STEPS = [1, 2, 5];
   function draw() {
@@ -365,9 +366,9 @@
     if (gap >= 20000) gap = [30000, 60000, 120000, 300000, 600000, 1800000, 3600000].find((step) => step >= least) ?? gap;
     const axis = [], lines = tracks.map(() => []);
     for (let at = 0; at <= span && axis.length < 2000; at += gap) {
-      const tick = make("span", "tick", at ? time(at).replace(/(\.\d*?)0+ s/, "$1 s").replace(". ", " ") : "0");
+      const tick = make("span", "tick", at ? tickText(at));
       tick.style.left = percent(at);
-      if (at === 0 || (span - at) / span * width > 44) axis.push(tick);
+      if (at === 0 || (span - at) / span * width > 72) axis.push(tick);
       for (const line of lines) {
         const mark = make("span", "grid");
         mark.style.left = percent(at);

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::fake_daemon::FakeDaemon;
+use tests::fake_daemon::{Answers, FakeDaemon};
 use tests::needs::{Need, given};
 use tests::process::Ended;
 use tests::programs::{installed, ours};
@@ -141,7 +141,17 @@ impl Setup {
             Times::Fixed => fixture::FIXED,
             Times::Recent => fixture::now(),
         };
-        let daemon = FakeDaemon::start(&folder.path().join("fake.sock"), fixture::answers(base));
+        Self::of(folder, fixture::answers(base))
+    }
+
+    /// For bundles.
+    fn one_platform() -> Self {
+        let answers = fixture::one_platform(fixture::answers(fixture::FIXED));
+        Self::of(tempfile::tempdir().unwrap(), answers)
+    }
+
+    fn of(folder: tempfile::TempDir, answers: Answers) -> Self {
+        let daemon = FakeDaemon::start(&folder.path().join("fake.sock"), answers);
         Self { daemon, folder }
     }
 
@@ -217,9 +227,9 @@ fn recordings_are_what_buildx_prints() {
         let ended = setup.run(&buildx, arguments);
         compare_or_record(name, &shown(arguments, &ended));
     }
-    let setup = Setup::new(Times::Fixed);
+    let setup = Setup::one_platform();
     compare_or_record("export", &exported(&setup, &buildx, &[COMPLETED]));
-    let setup = Setup::new(Times::Fixed);
+    let setup = Setup::one_platform();
     compare_or_record("export-several", &exported(&setup, &buildx, &[FAILED, COMPLETED]));
 }
 
@@ -238,7 +248,7 @@ fn bundles_are_those_of_buildx() {
         ("export", &[COMPLETED][..]),
         ("export-several", &[FAILED, COMPLETED]),
     ] {
-        let setup = Setup::new(Times::Fixed);
+        let setup = Setup::one_platform();
         assert_eq!(exported(&setup, &ours("trimaran"), references), recorded(name));
     }
 }
