@@ -1,7 +1,5 @@
 //! Text in columns.
 
-pub mod tabs;
-
 /// Columns padded to their widest cell, `gap` spaces apart and at least `minimum` wide with the gap; the last cell of a
 /// row is not padded.
 pub fn columns(rows: &[Vec<String>], gap: usize, minimum: usize) -> String {
@@ -54,16 +52,32 @@ impl Line {
 /// Lines whose cells, separated by tabs, stand in columns as Go's tabwriter forms them: a column reaches over the
 /// lines next to each other that have it, and the last cell of a line belongs to none.
 pub fn tabbed(text: &str, gap: usize) -> String {
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let pad = |padding| " ".repeat(padding);
+    laid_out(text, &|widest| widest + gap, &pad)
+}
+
+/// The same with tabs between the columns, which begin at multiples of eight.
+pub fn tab_stops(text: &str) -> String {
+    const TAB: usize = 8;
+    let pad = |padding: usize| "\t".repeat(padding.div_ceil(TAB));
+    laid_out(text, &|widest| (widest + 1).next_multiple_of(TAB), &pad)
+}
+
+/// `width` makes the width of a column from that of its widest cell.
+fn laid_out(text: &str, width: &dyn Fn(usize) -> usize, pad: &dyn Fn(usize) -> String) -> String {
+    let lines: Vec<Vec<&str>> = text
+        .split_terminator('\n')
+        .map(|line| line.split('\t').collect())
+        .collect();
     let mut widths: Vec<Vec<usize>> = vec![Vec::new(); lines.len()];
-    set_widths(&lines, &mut widths, 0, gap);
+    set_widths(&lines, &mut widths, 0, width);
     let mut shown = String::with_capacity(text.len());
     for (cells, widths) in lines.iter().zip(&widths) {
         for (number, cell) in cells.iter().enumerate() {
             shown.push_str(cell);
-            let width = widths.get(number).copied().unwrap_or_default();
-            let padding = width.saturating_sub(cell.chars().count());
-            shown.extend(std::iter::repeat_n(' ', padding));
+            if let Some(width) = widths.get(number) {
+                shown.push_str(&pad(width - cell.chars().count()));
+            }
         }
         shown.push('\n');
     }
@@ -71,7 +85,7 @@ pub fn tabbed(text: &str, gap: usize) -> String {
 }
 
 /// Gives the cells of one column their width, run by run, and then those to its right.
-fn set_widths(lines: &[Vec<&str>], widths: &mut [Vec<usize>], column: usize, gap: usize) {
+fn set_widths(lines: &[Vec<&str>], widths: &mut [Vec<usize>], column: usize, width: &dyn Fn(usize) -> usize) {
     let has_column = |line: &Vec<&str>| column + 1 < line.len();
     let mut start = 0;
     while start < lines.len() {
@@ -79,11 +93,11 @@ fn set_widths(lines: &[Vec<&str>], widths: &mut [Vec<usize>], column: usize, gap
         let end = start + run;
         if run > 0 {
             let cells = lines[start..end].iter().map(|line| line[column].chars().count());
-            let width = cells.max().unwrap_or_default() + gap;
+            let width_here = width(cells.max().unwrap_or_default());
             for widths in &mut widths[start..end] {
-                widths.push(width);
+                widths.push(width_here);
             }
-            set_widths(&lines[start..end], &mut widths[start..end], column + 1, gap);
+            set_widths(&lines[start..end], &mut widths[start..end], column + 1, width);
         }
         start = end.max(start + 1);
     }
@@ -100,5 +114,20 @@ mod tests {
             tabbed(text, 1),
             "Name:   a\nDriver: remote\n\nNodes:\nName:             a0\nBuildKit version: v1\nLabels:\n a:      1\n longer: 2\nDevices:\n Name: x\n Annotations:\n  k: v\n"
         );
+    }
+
+    /// What Go's text/tabwriter makes of the same texts, with its parameters 1, 8, 1, '\t'.
+    #[test]
+    fn tab_stops_are_multiples_of_eight() {
+        for (text, expected) in [
+            ("Name:\ta\nDuration:\t1s\n", "Name:\t\ta\nDuration:\t1s\n"),
+            ("1234567\tx\n", "1234567\tx\n"),
+            ("12345678\tx\n", "12345678\tx\n"),
+            ("a\t\tc\nbbbbbbbbb\td\te\n", "a\t\t\tc\nbbbbbbbbb\td\te\n"),
+            ("a\tb\n\nlong long\tc\n", "a\tb\n\nlong long\tc\n"),
+            ("", ""),
+        ] {
+            assert_eq!(tab_stops(text), expected, "{text:?}");
+        }
     }
 }

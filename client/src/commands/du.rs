@@ -13,7 +13,7 @@ use crate::format::{Data, Listing, Nil};
 use crate::gojson;
 use crate::output;
 use crate::progress::units;
-use crate::table::tabs::layout;
+use crate::table::tab_stops;
 use crate::usage::{self, Filters};
 
 const DEFAULT_TABLE: &str = "table {{.ID}}\\t{{.Reclaimable}}\\t{{.Size}}\\t{{.LastUsedAt}}";
@@ -189,5 +189,5 @@ fn summary(records: &[UsageRecord]) -> String {
         .iter()
         .map(|(label, bytes)| format!("{label}:\t{}\n", units::decimal(*bytes)))
         .collect();
-    layout(&text)
+    tab_stops(&text)
 }

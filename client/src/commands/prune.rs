@@ -15,7 +15,7 @@ use crate::daemon;
 use crate::output;
 use crate::progress::units;
 use crate::size;
-use crate::table::tabs::layout;
+use crate::table::tab_stops;
 use crate::usage::{self, Filters};
 
 const WARNING: &str =
@@ -125,7 +125,7 @@ pub async fn run(args: &PruneArgs, context: &Context) -> anyhow::Result<()> {
             format!("{heading}{}", row(&record, now))
         };
         // Shown as it goes: each line is laid out by itself, the first with the heading.
-        output::data(&layout(&text))?;
+        output::data(&tab_stops(&text))?;
     }
     Ok(output::data(&format!("Total:\t{}\n", units::decimal(total)))?)
 }

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use super::{Failure, Inspection};
 use crate::gotime;
 use crate::history::Outcome;
-use crate::table::tabs::layout;
+use crate::table::tab_stops;
 
 /// Lines whose cells are ended by tabs.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Section {
     }
 
     fn laid_out(&self) -> String {
-        layout(&self.0)
+        tab_stops(&self.0)
     }
 }
 
@@ -57,7 +57,7 @@ impl Inspection {
             for material in &self.materials {
                 rows.push_str(&format!("{}\t{}\n", material.uri, material.digests.join(", ")));
             }
-            text.push_str(&format!("Materials:\n{}\n", layout(&rows)));
+            text.push_str(&format!("Materials:\n{}\n", tab_stops(&rows)));
         }
         if !self.attachments.is_empty() {
             let mut rows = "DIGEST\tPLATFORM\tTYPE\n".to_owned();
@@ -69,7 +69,7 @@ impl Inspection {
                     attachment.kind()
                 ));
             }
-            text.push_str(&format!("Attachments:\n{}\n", layout(&rows)));
+            text.push_str(&format!("Attachments:\n{}\n", tab_stops(&rows)));
         }
         if let Some(failure) = &self.failure {
             text.push_str(&failure.print(wish));
@@ -178,7 +178,7 @@ fn table(title: &str, pairs: &[(String, String)]) -> String {
     for (name, value) in pairs {
         rows.push_str(&format!("{name}\t{value}\n"));
     }
-    format!("{}\n", layout(&rows))
+    format!("{}\n", tab_stops(&rows))
 }
 
 /// The name of a gRPC code as Go has it.
