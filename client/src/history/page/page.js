@@ -366,7 +366,7 @@
     if (gap >= 20000) gap = [30000, 60000, 120000, 300000, 600000, 1800000, 3600000].find((step) => step >= least) ?? gap;
     const axis = [], lines = tracks.map(() => []);
     for (let at = 0; at <= span && axis.length < 2000; at += gap) {
-      const tick = make("span", "tick", at ? tickText(at));
+      const tick = make("span", "tick", tickText(at));
       tick.style.left = percent(at);
       if (at === 0 || (span - at) / span * width > 72) axis.push(tick);
       for (const line of lines) {
