@@ -120,7 +120,7 @@ fn the_page_shows_the_course_of_a_build() {
     );
     assert_eq!(
         browser.value("document.querySelectorAll('.wait').length"),
-        json!(4)
+        json!(3)
     );
     let table = browser.texts("#steps tbody tr:nth-child(6) td");
     assert_eq!(table[3..], ["done", "1.21 s", "10 ms", "210 ms"]);
