@@ -199,6 +199,13 @@ pub enum Document {
     Index(Box<Index>),
 }
 
+impl Document {
+    /// True for a manifest, which is for one platform.
+    pub fn is_image(&self) -> bool {
+        matches!(self, Self::Manifest(_))
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("parse manifest {digest}")]

@@ -186,8 +186,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> anyhow::Result<()> {
     };
     stream.write_all(reply.body.get(..length).unwrap_or_default())?;
     if matches!(reply.fate, Fate::SilentAfter(_)) {
-        // Until the client has enough of it.
-        stream.read(&mut [0])?;
+        // Until the client has enough of it; what it says is of no interest.
+        let _said = stream.read(&mut [0])?;
     }
     Ok(())
 }

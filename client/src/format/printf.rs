@@ -241,8 +241,8 @@ mod tests {
             ),
             (
                 "%6.2f|%g|%e",
-                vec![Data::Float(3.14159), Data::Float(0.5), Data::Float(1500.0)],
-                "  3.14|0.5|1.500000e+03",
+                vec![Data::Float(2.71), Data::Float(0.5), Data::Float(1500.0)],
+                "  2.71|0.5|1.500000e+03",
             ),
             (
                 "%v %v %t",

@@ -299,11 +299,11 @@ mod tests {
         let expected = tag("localhost:5000/a").repository().with_digest(digest);
         assert_eq!(
             locate(
-                &[by_digest.clone()],
+                std::slice::from_ref(&by_digest),
                 &[tag("localhost:5000/a:1"), tag("localhost:5000/a:2")]
             )
             .unwrap(),
-            [expected.clone()]
+            vec![expected.clone()]
         );
         assert_eq!(
             locate(&[by_digest.clone(), named("localhost:5000/a:1")], &[]).unwrap()[0],

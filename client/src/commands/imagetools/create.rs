@@ -104,15 +104,18 @@ pub async fn run(args: &CreateArgs, context: &Context) -> anyhow::Result<()> {
     let sources = sources::fetch(&client, &given, &places).await?;
     let combined = combine::combine(&sources, &annotations, args.prefer_index)?;
     let mut combined = combine::filter(combined, &platforms)?;
-    let rewritten = annotate(&client, &mut combined, &annotations).await?;
+    let mut known = annotate(&client, &mut combined, &annotations).await?;
     if args.dry_run {
         output::data_bytes(&combined.raw.bytes)?;
         return Ok(output::data("\n")?);
     }
+    // Images that were read already need not be read again.
+    let images = sources.into_iter().filter(|source| source.document.is_image());
+    known.extend(images.map(|source| (source.raw.digest.clone(), source.raw)));
     let push = Push {
         client: &client,
         combined: &combined,
-        rewritten: &rewritten,
+        known: &known,
     };
     push.shown(&tags, args.progress, context).await?;
     if let Some(path) = &args.metadata_file {
@@ -192,8 +195,8 @@ async fn annotate(
 struct Push<'a> {
     client: &'a Client,
     combined: &'a Combined,
-    /// Images that exist nowhere yet.
-    rewritten: &'a BTreeMap<Digest, RawManifest>,
+    /// Images whose manifests are at hand; some exist nowhere yet.
+    known: &'a BTreeMap<Digest, RawManifest>,
 }
 
 impl Push<'_> {
@@ -241,7 +244,7 @@ impl Push<'_> {
             let (digest, from) = (&entry.descriptor.digest, &entry.from);
             work.log(&format!("copying {digest} from {from} to {repository}\n"))
                 .await;
-            let copied = match self.rewritten.get(digest) {
+            let copied = match self.known.get(digest) {
                 Some(raw) => copier.copy_known(from.repository(), raw).await,
                 None => copier.copy(from.repository(), &entry.descriptor).await,
             };
