@@ -7,30 +7,37 @@ mod bridge;
 mod build;
 pub mod builds;
 mod capabilities;
+mod content;
 mod control;
+mod disk;
 mod export;
 mod files;
+pub mod history;
 mod images;
 mod status;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use binfmt::Platform;
+use proto::content::content_server::ContentServer;
 use proto::control::control_server::ControlServer;
 use proto::gateway::llb_bridge_server::LlbBridgeServer;
 use proto::tunnel::MAX_MESSAGE;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 
-use crate::config::Entitlement;
+use crate::config::{Entitlement, GcPolicy};
 use crate::session::Sessions;
 use crate::solver::Solver;
 
 pub use builds::Builds;
+pub use history::History;
+pub use upkeep::Upkeep;
 
 /// What the services share.
 #[derive(Debug)]
@@ -46,6 +53,10 @@ pub struct Daemon {
     pub labels: BTreeMap<String, String>,
     pub hostname: String,
     pub worker_id: String,
+    pub history: Arc<History>,
+    pub upkeep: Upkeep,
+    /// What is removed after builds; none if nothing is.
+    pub collection: Vec<GcPolicy>,
 }
 
 /// All services of the daemon.
@@ -57,6 +68,9 @@ pub async fn routes(daemon: Arc<Daemon>) -> Routes {
     let control = ControlServer::new(control::Service(Arc::clone(&daemon)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let content = ContentServer::new(content::Service(daemon.solver.store().clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     let bridge = LlbBridgeServer::new(bridge::Service(daemon))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
@@ -64,6 +78,7 @@ pub async fn routes(daemon: Arc<Daemon>) -> Routes {
     routes
         .add_service(health)
         .add_service(control)
-        .add_service(bridge);
+        .add_service(bridge)
+        .add_service(content);
     routes.routes()
 }

@@ -4,6 +4,7 @@
 //! named in a warning when the daemon starts, unknown ones are errors.
 
 pub mod arguments;
+mod collection;
 mod file;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use arguments::Serve;
 use binfmt::Platform;
+pub use collection::{Collection, GcPolicy, HistoryLimits};
 pub use file::RegistrySettings;
 
 use crate::executor;
@@ -28,6 +30,9 @@ pub struct Settings {
     /// Platforms to offer; empty for all that run.
     pub platforms: Vec<Platform>,
     pub labels: BTreeMap<String, String>,
+    /// What is removed when it takes too much space.
+    pub collection: Collection,
+    pub history: HistoryLimits,
     /// Keys and flags that were given but do nothing here.
     pub without_effect: Vec<String>,
 }
@@ -78,6 +83,12 @@ pub enum ConfigError {
     Platform(#[from] binfmt::ParsePlatformError),
     #[error("label {0:?} is not of the form key=value")]
     Label(String),
+    #[error(
+        "invalid value {0:?} of --oci-worker-gc-keepstorage: expected RESERVED[,FREE[,MAXIMUM]] in megabytes"
+    )]
+    KeepStorage(String),
+    #[error("invalid filter of a garbage collection policy")]
+    Filter(#[from] crate::filter::FilterError),
     #[error("{given} needs {missing} too")]
     Tls {
         given: &'static str,
@@ -215,6 +226,8 @@ impl Settings {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             labels,
+            collection: Collection::resolve(flags, &file.worker.oci)?,
+            history: file.history.unwrap_or_default().limits(),
             registries: file.registry,
             without_effect,
         })

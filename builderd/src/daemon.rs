@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-use crate::api::{self, Builds, Daemon};
-use crate::config::{RegistrySettings, Settings, TlsFiles};
+use crate::api::{self, Builds, Daemon, History, Upkeep};
+use crate::config::{ConfigError, RegistrySettings, Settings, TlsFiles};
 use crate::executor::{self, Executor};
 use crate::listen::{self, ListenError, Listener};
 use crate::session::Sessions;
@@ -44,6 +44,8 @@ pub enum DaemonError {
     TlsFile { path: PathBuf, source: std::io::Error },
     #[error("cannot serve")]
     Serve(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
 }
@@ -74,7 +76,13 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     });
     let emulators = Emulators::new(BinfmtMisc::at(BINFMT_MISC), InterpreterFolders::default());
     let builds = Arc::<Builds>::default();
+    let disk = store.disk_space().unwrap_or_default();
+    let collection = settings.collection.policies(disk.total)?;
+    let history = History::new(store.clone(), settings.history);
     let daemon = Arc::new(Daemon {
+        history: Arc::clone(&history),
+        upkeep: Upkeep::default(),
+        collection,
         sessions: Sessions::new(),
         builds: Arc::clone(&builds),
         solver: Solver::new(
@@ -104,9 +112,21 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         }
         servers.spawn(serve(listener, tls.clone(), routes.clone(), stop.clone()));
     }
-    // Whatever can be found out before the first build is.
+    // Whatever can be found out before the first build is; and what is done between builds.
     let mut warming = JoinSet::new();
     let sandboxes = executor.clone();
+    warming.spawn({
+        let daemon = Arc::clone(&daemon);
+        async move {
+            let policies: Vec<_> = daemon
+                .collection
+                .iter()
+                .map(|policy| policy.prune.clone())
+                .collect();
+            let store = daemon.solver.store();
+            daemon.upkeep.run(store, &policies, &daemon.history).await;
+        }
+    });
     warming.spawn(async move {
         let solver = daemon.solver.clone();
         solver.platforms().offered(solver.store().pool()).await;
@@ -137,6 +157,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         tracing::debug!("some connections were still open");
     }
     sandboxes.shut_down().await;
+    history.flush().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,8 +15,9 @@ mod push;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use proto::chain;
-use registry::Platform;
+use registry::{Descriptor, Platform};
 
 pub use attributes::ImageOptions;
 pub use build_info::BuildInfo;
@@ -65,6 +66,16 @@ pub struct Context<'a> {
 
 /// What to tell the client: BuildKit's response keys.
 pub type Response = BTreeMap<String, String>;
+
+/// What an export came to.
+#[derive(Clone, Debug, Default)]
+pub struct Exported {
+    pub response: Response,
+    /// The index or manifest that names an image; none for plain files.
+    pub root: Option<Descriptor>,
+    /// Index, manifests and configs.
+    pub documents: Vec<Bytes>,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -136,7 +147,7 @@ pub async fn export(
     attributes: &BTreeMap<String, String>,
     results: &Results,
     context: &Context<'_>,
-) -> Result<Response, ExportError> {
+) -> Result<Exported, ExportError> {
     let title = match kind {
         "image" | "moby" => "exporting to image",
         "oci" => "exporting to oci image format",
@@ -148,8 +159,12 @@ pub async fn export(
     let vertex = context.progress.internal_vertex(title);
     vertex.start();
     let exported = match kind {
-        "local" => files::to_folder(attributes, results, context, &vertex).await,
-        "tar" => files::to_tar(attributes, results, context, &vertex).await,
+        "local" => files::to_folder(attributes, results, context, &vertex)
+            .await
+            .map(Exported::of_files),
+        "tar" => files::to_tar(attributes, results, context, &vertex)
+            .await
+            .map(Exported::of_files),
         _ => image(kind, attributes, results, context, &vertex).await,
     };
     match &exported {
@@ -165,7 +180,7 @@ async fn image(
     results: &Results,
     context: &Context<'_>,
     vertex: &VertexProgress,
-) -> Result<Response, ExportError> {
+) -> Result<Exported, ExportError> {
     let options = ImageOptions::parse(kind, attributes, results)?;
     if kind == "docker" && (results.targets.len() > 1 || results.multi_platform) {
         return Err(ExportError::DockerIndex);
@@ -177,7 +192,20 @@ async fn image(
         _ if options.push => push::push(&options, &assembled, context, vertex).await?,
         _ => {}
     }
-    Ok(response)
+    Ok(Exported {
+        response,
+        root: Some(assembled.root_descriptor().clone()),
+        documents: assembled.documents(),
+    })
+}
+
+impl Exported {
+    fn of_files(response: Response) -> Self {
+        Self {
+            response,
+            ..Self::default()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ pub mod daemon;
 pub mod dial;
 pub mod executor;
 pub mod exporters;
-
+/// A language of clients, not a room.
+pub mod filter;
 pub mod frontend;
 pub mod graph;
 pub mod listen;

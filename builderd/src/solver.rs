@@ -21,7 +21,7 @@ use binfmt::Emulators;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use error::{Failure, SolveError};
-pub use export::ExportRequest;
+pub use export::{ExportRequest, Exports};
 pub use frontend::BuildRequest;
 pub(crate) use inputs::WantedObjects;
 pub use job::{Entitlements, Job};
@@ -72,10 +72,10 @@ impl Solver {
         &self.0.executor
     }
 
-    fn images_for(&self, sessions: &Group) -> Images {
+    fn images_for(&self, sessions: &Group, store: &Store) -> Images {
         Images::new(
             self.0.registries.with_credentials(Arc::new(sessions.clone())),
-            self.0.store.clone(),
+            store.clone(),
         )
     }
 

@@ -3,24 +3,30 @@
 //! A *layer* is an immutable folder in overlayfs upper format; a *snapshot* is a list of layers, lowest first.
 //! Things are made under temporary names and published by one rename, records go through one writer: a kill at any
 //! moment loses at most the work in flight. Functions here block for a few system calls at most, unless they are
-//! `async`.
+//! `async`. What a build uses is *leased* (`holds`), so that pruning can run at any time.
 
 mod blobs;
 mod cache;
 pub mod checksum;
 mod compress;
 mod folder;
+mod history;
+mod holds;
 mod layer_blob;
 mod layers;
+mod measure;
 mod metadata;
 mod pack;
 mod pool;
+mod prune;
 mod remove;
 mod repositories;
+mod sweep;
 pub(crate) mod tar;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod usage;
 pub mod view;
 
 use std::collections::{HashMap, HashSet};
@@ -32,13 +38,16 @@ use std::sync::{Arc, Mutex, Weak};
 pub use blobs::{BlobError, BlobStore, BlobWriter, Expected};
 pub use cache::{CacheKey, CachedResult, RecordKind};
 pub use compress::{Compression, CompressionKind};
+pub use history::{AboutBuild, BuildRecord};
 pub use layer_blob::{LayerBlob, LayerBlobError};
 pub use layers::{Descriptor, LayerDraft, LayerError, LayerRecord, NewLayer, RemoteBlob, RemoteLayer};
 pub use metadata::{FlushError, ReadError};
 pub use pack::PackError;
 pub use pool::{Pool, WorkLost};
+pub use prune::{DiskSpace, PruneError, PrunePolicy};
 pub use repositories::Repository;
 pub use unpack::{KeepBlob, UnpackError};
+pub use usage::{Content, Usage, UsageError};
 
 /// Name of a layer folder: a random id for layers built here, the diff id (`sha256:…`) for layers of images.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -144,7 +153,11 @@ pub enum OpenError {
 
 /// The open state folder. Cheap to clone; the last clone to go writes what is queued and frees the lock.
 #[derive(Clone, Debug)]
-pub struct Store(Arc<Inner>);
+pub struct Store {
+    inner: Arc<Inner>,
+    /// Keeps what goes through this handle from being removed.
+    lease: Option<Arc<holds::Lease>>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -159,6 +172,9 @@ struct Inner {
     layer_updates: Mutex<()>,
     repository_locks: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
     known_layers: Mutex<HashSet<LayerId>>,
+    holds: Arc<holds::Holds>,
+    /// One at a time looks for what can go.
+    pruning: tokio::sync::Mutex<()>,
     /// Whether the machine was restarted since the folder was open last.
     restarted: bool,
 }
@@ -172,7 +188,7 @@ impl Store {
             path: folder.root().to_path_buf(),
             source,
         })?;
-        let store = Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             metadata,
             folder,
             pool: Pool::new((2 * pool::cores()).max(4)),
@@ -183,33 +199,41 @@ impl Store {
             layer_updates: Mutex::default(),
             repository_locks: Mutex::default(),
             known_layers: Mutex::default(),
+            holds: Arc::default(),
+            pruning: tokio::sync::Mutex::default(),
             restarted,
-        }));
+        });
+        let store = Self { inner, lease: None };
         store.sweep()?;
         Ok(store)
     }
 
     pub fn blobs(&self) -> BlobStore {
-        BlobStore::new(Arc::clone(&self.0.folder), Arc::clone(&self.0.metadata))
+        let inner = self.inner();
+        BlobStore::new(
+            Arc::clone(&inner.folder),
+            Arc::clone(&inner.metadata),
+            self.lease.clone(),
+        )
     }
 
     /// The folder for the constant bottom layer of the sandboxes; the executor keeps it.
     pub fn stubs_folder(&self) -> PathBuf {
-        self.0.folder.stubs()
+        self.inner.folder.stubs()
     }
 
     /// Where blocking work on files runs.
     pub fn pool(&self) -> &Pool {
-        &self.0.pool
+        &self.inner.pool
     }
 
     /// Waits until everything recorded so far is on disk.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        self.0.metadata.flush().await
+        self.inner.metadata.flush().await
     }
 
     fn inner(&self) -> &Inner {
-        &self.0
+        &self.inner
     }
 }
 

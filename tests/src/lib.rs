@@ -8,6 +8,7 @@
     reason = "what goes wrong here fails the test that asked for it"
 )]
 
+pub mod api;
 pub mod bench;
 pub mod browser;
 pub mod busybox;

@@ -104,6 +104,11 @@ impl Builds {
             .await
     }
 
+    /// Whether a build with this reference runs or ended just now.
+    pub(super) fn knows(&self, reference: &str) -> bool {
+        self.lock().by_reference.contains_key(reference)
+    }
+
     /// The progress of the build with this reference, as soon as it is there.
     pub(super) async fn wait_for_progress(&self, reference: &str, patience: Duration) -> Option<Progress> {
         self.find(reference, patience, |entry| Some(entry.progress().clone()))

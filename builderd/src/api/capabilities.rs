@@ -82,6 +82,8 @@ pub(super) const OPERATIONS: &[&str] = &[
     "exporter.image.annotations",
     "exporter.multiple",
     "exporter.sourcedateepoch",
+    "gc.freespacefilter",
+    "history.filter",
 ];
 
 pub(super) fn list(ids: &[&str]) -> Vec<ApiCap> {

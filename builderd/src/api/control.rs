@@ -1,6 +1,5 @@
 //! `moby.buildkit.v1.Control`: builds, their progress, sessions, and what the daemon is.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +18,11 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::build::Build;
-use super::{Daemon, export, status, workers};
+use super::history::Made;
+use super::{Daemon, disk, export, status, workers};
 use crate::config::Entitlement;
 use crate::session::SessionStream;
-use crate::solver::{BuildRequest, Entitlements, Job, Outcome};
+use crate::solver::{BuildRequest, Entitlements, Job, Outcome, References};
 use crate::version;
 
 /// How long a reader of progress waits for its build to appear.
@@ -50,30 +50,46 @@ impl Control for Service {
         let granted = granted(daemon, &request.entitlements)?;
         let job = Job::new(daemon.solver.clone(), sessions, granted);
         let build = Arc::new(Build::new(&request, job));
+        let _upkeep = WakesUpkeep(daemon);
         // Dropped with this future when the client gives the call up.
         let _running = daemon
             .builds
             .start(Arc::clone(&build))
             .map_err(|error| status::of_start(&error))?;
         tracing::debug!(build = build.reference(), "build started");
+        let mut recording = (!request.internal).then(|| daemon.history.begin(&request, build.progress()));
         let canceled = build.job().cancellation().clone();
-        let response = tokio::select! {
-            response = run(&build, &request) => response?,
-            () = canceled.cancelled() => return Err(status::canceled()),
+        let outcome = tokio::select! {
+            outcome = run(&build, &request) => outcome,
+            () = canceled.cancelled() => Err(status::canceled()),
             () = session_lost(daemon, &request.session) => {
-                return Err(Status::cancelled("the client's session ended before the build did"));
+                Err(Status::cancelled("the client's session ended before the build did"))
             }
         };
+        if let Some(recording) = &mut recording {
+            recording.note(&outcome);
+        }
         Ok(Response::new(SolveResponse {
-            exporter_response: response,
+            exporter_response: outcome?.exports.response,
         }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
         let reference = request.into_inner().r#ref;
-        let builds = Arc::clone(&self.0.builds);
+        let daemon = Arc::clone(&self.0);
         // The header goes out at once, so the build is waited for inside the stream.
         let events = async_stream::try_stream! {
+            let builds = &daemon.builds;
+            let replay = match builds.knows(&reference) {
+                true => None,
+                false => daemon.history.replay(&reference).await?,
+            };
+            if let Some(replay) = replay {
+                for await message in replay {
+                    yield message?;
+                }
+                return;
+            }
             let progress = builds.wait_for_progress(&reference, STATUS_PATIENCE).await;
             let mut reader = progress.ok_or_else(|| status::no_such_job(&reference))?.reader();
             while let Some(message) = reader.next().await {
@@ -119,42 +135,63 @@ impl Control for Service {
         }))
     }
 
-    async fn disk_usage(&self, _: Request<DiskUsageRequest>) -> Result<Response<DiskUsageResponse>, Status> {
-        Err(Status::unimplemented(
-            "disk usage is not reported yet; look at the size of the daemon's state folder",
-        ))
+    async fn disk_usage(
+        &self,
+        request: Request<DiskUsageRequest>,
+    ) -> Result<Response<DiskUsageResponse>, Status> {
+        disk::usage(&self.0, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
-    async fn prune(&self, _: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
-        Err(Status::unimplemented(
-            "pruning is not supported yet; stop the daemon and remove its state folder",
-        ))
+    async fn prune(&self, request: Request<PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+        let removed = disk::prune(&self.0, &request.into_inner())?;
+        Ok(Response::new(Box::pin(removed)))
     }
 
     async fn listen_build_history(
         &self,
-        _: Request<BuildHistoryRequest>,
+        request: Request<BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        Err(Status::unimplemented("build history is not kept"))
+        let events = self.0.history.listen(request.into_inner())?;
+        let mut response = Response::new(Box::pin(events) as Self::ListenBuildHistoryStream);
+        stamp(response.metadata_mut());
+        Ok(response)
     }
 
     async fn update_build_history(
         &self,
-        _: Request<UpdateBuildHistoryRequest>,
+        request: Request<UpdateBuildHistoryRequest>,
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
-        Err(Status::unimplemented("build history is not kept"))
+        self.0.history.update(request.into_inner()).await?;
+        Ok(Response::new(UpdateBuildHistoryResponse {}))
+    }
+}
+
+/// However a build ends, there may be something to remove then.
+struct WakesUpkeep<'a>(&'a Daemon);
+
+impl Drop for WakesUpkeep<'_> {
+    fn drop(&mut self) {
+        self.0.upkeep.build_ended();
     }
 }
 
 /// The whole of a build: find out what is wanted, build it, export it. Boxed, because the compiler cannot see that
 /// the unboxed future may move between threads.
-fn run<'a>(
-    build: &'a Arc<Build>,
-    request: &'a SolveRequest,
-) -> BoxFuture<'a, Result<BTreeMap<String, String>, Status>> {
+fn run<'a>(build: &'a Arc<Build>, request: &'a SolveRequest) -> BoxFuture<'a, Result<Made, Status>> {
     Box::pin(async move {
         let outcome = outcome(build, request).await?;
-        export::run(build, &outcome, request).await
+        let exports = export::run(build, &outcome, request).await?;
+        let platforms = match &outcome.references {
+            References::One(_) => None,
+            References::Platforms(references) => Some(references.keys().cloned().collect()),
+        };
+        Ok(Made {
+            exports,
+            info: build.info(),
+            platforms,
+        })
     })
 }
 

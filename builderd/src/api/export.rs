@@ -1,6 +1,5 @@
 //! The last part of a build: compute what was asked for and give it to where it is to go.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,14 +10,14 @@ use super::build::Build;
 use super::status;
 use crate::progress::{LogStream, Progress};
 use crate::session::method;
-use crate::solver::{ExportRequest, Outcome};
+use crate::solver::{ExportRequest, Exports, Outcome};
 
-/// Builds an outcome and exports it. Returns what the client is told about it.
+/// Builds an outcome and exports it.
 pub(super) async fn run(
     build: &Arc<Build>,
     outcome: &Outcome,
     request: &SolveRequest,
-) -> Result<BTreeMap<String, String>, Status> {
+) -> Result<Exports, Status> {
     refuse_cache_exports(request)?;
     warn_of_cache_imports(build.progress(), request);
     let job = build.job();
@@ -31,17 +30,17 @@ pub(super) async fn run(
         }
     }
     let exported = job.export(outcome, &exporters(request), build.info()).await;
-    let mut response = exported.map_err(|error| status::of_solve(&error))?;
+    let mut exports = exported.map_err(|error| status::of_solve(&error))?;
     for (key, value) in &outcome.metadata {
         if let (true, Ok(value)) = (key.starts_with("frontend."), std::str::from_utf8(value)) {
-            response.insert(key.clone(), value.to_owned());
+            exports.response.insert(key.clone(), value.to_owned());
         }
     }
-    Ok(response)
+    Ok(exports)
 }
 
 /// What the client asks for, in its order; the old form counts only when the new one is empty.
-fn exporters(request: &SolveRequest) -> Vec<ExportRequest> {
+pub(super) fn exporters(request: &SolveRequest) -> Vec<ExportRequest> {
     if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
         return vec![ExportRequest {
             kind: request.exporter_deprecated.clone(),

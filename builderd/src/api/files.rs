@@ -93,7 +93,7 @@ where
     job.fetch_files(&snapshot)
         .await
         .map_err(|error| status::of_failure(&error))?;
-    let store = job.solver().store().clone();
+    let store = job.store().clone();
     let pool = store.pool().clone();
     let looked = pool.run(move || {
         let view = view_of(&snapshot, &store).map_err(|error| Status::unknown(error.to_string()))?;

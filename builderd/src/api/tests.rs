@@ -56,7 +56,11 @@ impl World {
             InterpreterFolders::default(),
         );
         let builds = Arc::<Builds>::default();
+        let limits = crate::config::HistoryLimits::default();
         let daemon = Arc::new(Daemon {
+            history: super::History::new(store.clone(), limits),
+            upkeep: super::Upkeep::default(),
+            collection: Vec::new(),
             sessions: Sessions::new(),
             builds: Arc::clone(&builds),
             solver: Solver::new(store, executor, emulators, registry::Config::default()),
@@ -277,7 +281,7 @@ async fn stopping_cancels_what_runs() {
 #[tokio::test]
 async fn what_is_not_there_is_refused_by_name() {
     let world = World::new().await;
-    let mut control = world.control();
+    let control = world.control();
     let refused = async |request: control::SolveRequest| {
         let status = within(control.clone().solve(request)).await.unwrap_err();
         status.message().to_owned()
@@ -330,26 +334,6 @@ async fn what_is_not_there_is_refused_by_name() {
         refused(needy).await,
         "the definition needs source.git.bundle, which is not supported"
     );
-    let status = within(control.list_build_history_probe()).await;
-    assert_eq!(status.code(), Code::Unimplemented);
-}
-
-/// What clients send after each build.
-trait HistoryProbe {
-    async fn list_build_history_probe(&mut self) -> Status;
-}
-
-impl HistoryProbe for ControlClient<Channel> {
-    async fn list_build_history_probe(&mut self) -> Status {
-        let request = control::BuildHistoryRequest {
-            active_only: true,
-            early_exit: true,
-            ..Default::default()
-        };
-        self.listen_build_history(request)
-            .await
-            .expect_err("history is not kept")
-    }
 }
 
 #[tokio::test]

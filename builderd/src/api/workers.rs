@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use proto::pb;
-use proto::types::WorkerRecord;
+use proto::types::{GcPolicy, WorkerRecord};
 
 use super::Daemon;
-use crate::version;
+use crate::{config, version};
 
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
 
@@ -39,8 +39,22 @@ pub(super) async fn record(daemon: &Daemon) -> WorkerRecord {
         id: daemon.worker_id.clone(),
         labels,
         platforms,
+        gc_policy: daemon.collection.iter().map(gc_policy).collect(),
         buildkit_version: Some(version::message()),
         ..WorkerRecord::default()
+    }
+}
+
+fn gc_policy(policy: &config::GcPolicy) -> GcPolicy {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let prune = &policy.prune;
+    GcPolicy {
+        all: prune.all,
+        keep_duration: i64::try_from(prune.keep_duration.as_nanos()).unwrap_or(i64::MAX),
+        filters: policy.filters.clone(),
+        reserved_space: number(prune.reserved_space),
+        max_used_space: number(prune.max_used_space),
+        min_free_space: number(prune.min_free_space),
     }
 }
 

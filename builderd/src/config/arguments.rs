@@ -114,9 +114,13 @@ pub struct Serve {
     /// Platforms to offer instead of all that run; repeatable
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub oci_worker_platform: Vec<String>,
-    /// Has no effect yet: the cache is kept until the state folder is removed
+    /// Remove what was not used for long when the state folder grows too large
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     pub oci_worker_gc: Option<bool>,
+    /// How much of the state folder stays, how much of the disk should be free, and how large the folder may grow,
+    /// in megabytes
+    #[arg(long, value_name = "RESERVED[,FREE[,MAXIMUM]]")]
+    pub oci_worker_gc_keepstorage: Option<String>,
     /// Only `false` is supported
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     pub containerd_worker: Option<bool>,
@@ -141,7 +145,6 @@ impl Serve {
             ("oci-worker-snapshotter", self.oci_worker_snapshotter.is_some()),
             ("oci-worker-net", self.oci_worker_net.is_some()),
             ("oci-worker-binary", self.oci_worker_binary.is_some()),
-            ("oci-worker-gc", self.oci_worker_gc == Some(true)),
             ("rootless", self.rootless),
         ]
         .into_iter()

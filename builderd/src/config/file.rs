@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::Value;
 
 use super::ConfigError;
+use super::collection::{History, Policy, Space};
 
 /// Every key that BuildKit knows. Those of type [`Value`] do nothing here and are named in a warning.
 #[derive(Debug, Default, Deserialize)]
@@ -33,7 +34,7 @@ pub(super) struct File {
     otel: Option<Value>,
     cdi: Option<Value>,
     dns: Option<Value>,
-    history: Option<Value>,
+    pub history: Option<History>,
     frontend: Option<Value>,
     system: Option<Value>,
     #[serde(rename = "provenanceEnvDir")]
@@ -89,19 +90,21 @@ pub(super) struct Oci {
     pub platforms: Vec<String>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    gc: Option<Value>,
+    pub gc: Option<bool>,
     snapshotter: Option<Value>,
     rootless: Option<Value>,
     #[serde(rename = "noProcessSandbox")]
     no_process_sandbox: Option<Value>,
-    gckeepstorage: Option<Value>,
-    #[serde(rename = "reservedSpace")]
-    reserved_space: Option<Value>,
-    #[serde(rename = "maxUsedSpace")]
-    max_used_space: Option<Value>,
-    #[serde(rename = "minFreeSpace")]
-    min_free_space: Option<Value>,
-    gcpolicy: Option<Value>,
+    #[serde(default)]
+    pub gckeepstorage: Space,
+    #[serde(default, rename = "reservedSpace")]
+    pub reserved_space: Space,
+    #[serde(default, rename = "maxUsedSpace")]
+    pub max_used_space: Space,
+    #[serde(default, rename = "minFreeSpace")]
+    pub min_free_space: Space,
+    #[serde(default)]
+    pub gcpolicy: Vec<Policy>,
     #[serde(rename = "networkMode")]
     network_mode: Option<Value>,
     #[serde(rename = "cniConfigPath")]
@@ -231,7 +234,6 @@ impl File {
             ("otel", &self.otel),
             ("cdi", &self.cdi),
             ("dns", &self.dns),
-            ("history", &self.history),
             ("frontend", &self.frontend),
             ("system", &self.system),
             ("provenanceEnvDir", &self.provenance_env_dir),
@@ -244,12 +246,6 @@ impl File {
             ("worker.oci.snapshotter", &oci.snapshotter),
             ("worker.oci.rootless", &oci.rootless),
             ("worker.oci.noProcessSandbox", &oci.no_process_sandbox),
-            ("worker.oci.gc", &oci.gc),
-            ("worker.oci.gckeepstorage", &oci.gckeepstorage),
-            ("worker.oci.reservedSpace", &oci.reserved_space),
-            ("worker.oci.maxUsedSpace", &oci.max_used_space),
-            ("worker.oci.minFreeSpace", &oci.min_free_space),
-            ("worker.oci.gcpolicy", &oci.gcpolicy),
             ("worker.oci.networkMode", &oci.network_mode),
             ("worker.oci.cniConfigPath", &oci.cni_config_path),
             ("worker.oci.cniBinaryPath", &oci.cni_binary_path),

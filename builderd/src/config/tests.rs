@@ -71,10 +71,10 @@ fn an_unknown_key_is_named_with_its_line_and_the_likely_one() {
 #[test]
 fn keys_and_flags_without_effect_are_named() {
     let toml = "[worker.oci]\nsnapshotter = \"native\"\n[worker.containerd]\nnamespace = \"x\"\n";
-    let settings = resolve(&["--rootless", "--oci-worker-gc"], toml).unwrap();
+    let settings = resolve(&["--rootless", "--oci-worker-net=host"], toml).unwrap();
     assert_eq!(
         settings.without_effect,
-        ["worker.oci.snapshotter", "--oci-worker-gc", "--rootless"]
+        ["worker.oci.snapshotter", "--oci-worker-net", "--rootless"]
     );
 }
 
@@ -94,4 +94,69 @@ fn what_cannot_be_done_is_refused_by_name() {
         assert!(resolve(arguments, toml).is_err(), "{arguments:?} {toml:?}");
     }
     assert!(resolve(&["--oci-worker=true", "--containerd-worker=false"], "").is_ok());
+}
+
+#[test]
+fn garbage_collection_and_history_are_configured_as_for_buildkit() {
+    let toml = r#"
+[history]
+maxAge = "1h"
+maxEntries = 7
+[worker.oci]
+gckeepstorage = 5
+[[worker.oci.gcpolicy]]
+filters = ["type==source.local"]
+keepDuration = 60
+keepBytes = "1GB"
+[[worker.oci.gcpolicy]]
+all = true
+keepDuration = "48h"
+maxUsedSpace = "10%"
+"#;
+    let settings = resolve(&[], toml).unwrap();
+    assert!(
+        settings.without_effect.is_empty(),
+        "{:?}",
+        settings.without_effect
+    );
+    assert_eq!(settings.history.max_age.as_secs(), 3600);
+    assert_eq!(settings.history.max_entries, 7);
+    let policies = settings.collection.policies(10 << 30).unwrap();
+    assert_eq!(policies.len(), 2);
+    assert_eq!(policies[0].filters, ["type==source.local"]);
+    assert_eq!(policies[0].prune.keep_duration.as_secs(), 60);
+    assert_eq!(policies[0].prune.reserved_space, 1 << 30);
+    assert!(policies[1].prune.all);
+    assert_eq!(policies[1].prune.max_used_space, 2_000_000_000);
+
+    let none = resolve(&["--oci-worker-gc=false"], toml).unwrap();
+    assert!(none.collection.policies(1 << 40).unwrap().is_empty());
+    let limits = |arguments: &[&str], toml: &str| {
+        let settings = resolve(arguments, toml).unwrap();
+        let policies = settings.collection.policies(1 << 40).unwrap();
+        let prune = &policies[2].prune;
+        [prune.reserved_space, prune.max_used_space, prune.min_free_space]
+    };
+    let old = "[worker.oci]\ngckeepstorage = 5\n";
+    assert_eq!(limits(&[], old), [5, 0, 0]);
+    let new = "[worker.oci]\ngckeepstorage = 5\nminFreeSpace = 3\n";
+    assert_eq!(limits(&[], new), [0, 0, 3]);
+    assert_eq!(
+        limits(&["--oci-worker-gc-keepstorage=1,2,3"], new),
+        [1_000_000, 3_000_000, 2_000_000]
+    );
+
+    for (arguments, toml, text) in [
+        (
+            &["--oci-worker-gc-keepstorage=x"][..],
+            "",
+            "--oci-worker-gc-keepstorage",
+        ),
+        (&[], "[history]\nmaxAge = \"soon\"\n", "a duration such as 48h"),
+        (&[], "[worker.oci]\nmaxUsedSpace = \"much\"\n", "10GB"),
+        (&[], "[[worker.oci.gcpolicy]]\nfilters = [\"type=x\"]\n", "filter"),
+    ] {
+        let error = resolve(arguments, toml).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    }
 }

@@ -63,6 +63,13 @@ impl Assembled {
         &self.root
     }
 
+    pub fn documents(&self) -> Vec<Bytes> {
+        let images = self.images.iter();
+        let of_images = images.flat_map(|image| [image.manifest.bytes.clone(), image.config.clone()]);
+        let index = self.index.iter().map(|index| index.bytes.clone());
+        index.chain(of_images).collect()
+    }
+
     pub fn response(&self, options: &ImageOptions) -> Result<Response, ExportError> {
         let mut response = self.build_infos.clone();
         response.insert("containerimage.digest".to_owned(), self.root.digest.to_string());

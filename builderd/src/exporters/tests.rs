@@ -6,7 +6,7 @@ use futures::TryStreamExt as _;
 use registry::client::{Anonymous, Config};
 use registry::image::{History, ImageConfig};
 use registry::testing::FakeRegistry;
-use registry::{Client, Descriptor, Digest, Reference, media_type};
+use registry::{Client, Digest, Reference, media_type};
 
 use super::*;
 use crate::session::Sessions;
@@ -115,7 +115,8 @@ impl World {
             progress: &Progress::default(),
             number: 0,
         };
-        export("image", &attributes, results, &context).await
+        let exported = export("image", &attributes, results, &context).await?;
+        Ok(exported.response)
     }
 }
 

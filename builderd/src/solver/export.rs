@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use registry::Descriptor;
 use serde::Deserialize;
 
 use super::outcome::{Outcome, Reference, References};
@@ -16,6 +18,17 @@ pub struct ExportRequest {
     /// BuildKit's name of the exporter: `image`, `oci`, `local` …
     pub kind: String,
     pub attributes: BTreeMap<String, String>,
+}
+
+/// What all exports of a build came to.
+#[derive(Clone, Debug, Default)]
+pub struct Exports {
+    /// What the client is told.
+    pub response: Response,
+    /// What names each image, by the number of its export.
+    pub roots: BTreeMap<usize, Descriptor>,
+    /// Indexes, manifests and configs.
+    pub documents: Vec<Bytes>,
 }
 
 /// The metadata `refs.platforms`.
@@ -41,12 +54,12 @@ impl Job {
         outcome: &Outcome,
         requests: &[ExportRequest],
         build_info: Option<BuildInfo>,
-    ) -> Result<Response, SolveError> {
+    ) -> Result<Exports, SolveError> {
         let references: Vec<&Reference> = outcome.references.iter().collect();
         let snapshots = self.evaluate_all(references.iter().copied()).await?;
-        let mut response = Response::new();
+        let mut exports = Exports::default();
         if requests.is_empty() {
-            return Ok(response);
+            return Ok(exports);
         }
         let results = results(outcome, snapshots, build_info)?;
         for (number, request) in requests.iter().enumerate() {
@@ -61,9 +74,12 @@ impl Job {
                 exported = export => exported,
                 () = self.cancellation().cancelled() => return Err(SolveError::Canceled),
             };
-            response.extend(exported.map_err(|error| SolveError::Export(Arc::new(error)))?);
+            let exported = exported.map_err(|error| SolveError::Export(Arc::new(error)))?;
+            exports.response.extend(exported.response);
+            exports.roots.extend(exported.root.map(|root| (number, root)));
+            exports.documents.extend(exported.documents);
         }
-        Ok(response)
+        Ok(exports)
     }
 }
 

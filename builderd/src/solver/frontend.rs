@@ -203,7 +203,7 @@ impl Host for JobHost {
         let Some(snapshot) = self.snapshot(&definition).await? else {
             return Ok(BTreeMap::new());
         };
-        let store = self.0.solver().store().clone();
+        let store = self.0.store().clone();
         let pool = store.pool().clone();
         pool.run(move || {
             let view = view_of(&snapshot, &store)?;
@@ -229,7 +229,7 @@ impl Host for JobHost {
         length: u64,
     ) -> Result<Bytes, HostError> {
         let snapshot = self.snapshot(&definition).await?.unwrap_or_default();
-        let store = self.0.solver().store().clone();
+        let store = self.0.store().clone();
         let pool = store.pool().clone();
         pool.run(move || {
             let mut start = Vec::new();

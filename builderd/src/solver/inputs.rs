@@ -58,7 +58,7 @@ impl Job {
                 // Builds that share a session take the same folder one after the other: the second finds what the first
                 // was sent, and asks for nothing but the rest.
                 let _turn = self.solver().flights().lock(self.transfer_key(&source)).await;
-                local::load(&source, self.sessions(), self.solver().store(), progress).await?
+                local::load(&source, self.sessions(), self.store(), progress).await?
             }
             Some((IMAGE, reference)) => {
                 let mode = source.attrs.get("image.resolvemode").map_or("", String::as_str);
@@ -88,7 +88,7 @@ impl Job {
     /// The files of a commit, which are known by its name once they were fetched.
     async fn repository(&self, source: &pb::SourceOp, progress: &VertexProgress) -> Result<Done, OpError> {
         let source = GitSource::parse(source)?;
-        let store = self.solver().store();
+        let store = self.store();
         let request = git::Request::open(
             Git::default(),
             source,
@@ -125,7 +125,7 @@ impl Job {
         progress.start();
         let resolve = async {
             let source = GitSource::parse(source)?;
-            let store = self.solver().store().clone();
+            let store = self.store().clone();
             let request =
                 git::Request::open(Git::default(), source, self.sessions(), store, progress.clone()).await?;
             let mut resolved = request.resolve().await?;
@@ -183,8 +183,21 @@ impl Job {
 
     /// Brings the files of a result here, for somebody outside of the graph who reads them.
     pub(crate) async fn fetch_files(&self, snapshot: &Snapshot) -> Result<(), FetchError> {
+        if snapshot
+            .layers()
+            .iter()
+            .all(|layer| self.store().has_folder(layer))
+        {
+            return Ok(());
+        }
         let progress = self.progress().internal_vertex("[internal] fetch files");
-        self.images().fetch(snapshot, &progress).await
+        progress.start();
+        let fetched = self.images().fetch(snapshot, &progress).await;
+        match &fetched {
+            Ok(()) => progress.complete(),
+            Err(error) => progress.fail(&proto::chain(error)),
+        }
+        fetched
     }
 
     /// Looks up an image and its config, in a vertex of its own.

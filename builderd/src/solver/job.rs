@@ -18,7 +18,7 @@ use crate::ops::{self, OpError};
 use crate::progress::{Progress, VertexProgress};
 use crate::session::Group;
 use crate::sources::image::Images;
-use crate::store::{CacheKey, CachedResult, Snapshot};
+use crate::store::{CacheKey, CachedResult, Snapshot, Store};
 
 /// What a client may ask for beyond the ordinary, as granted to one build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Entitlements {
 #[derive(Debug)]
 pub struct Job {
     solver: Solver,
+    /// Keeps what this build uses from being removed.
+    store: Store,
     /// The sessions that serve files and credentials.
     sessions: Group,
     entitlements: Entitlements,
@@ -53,9 +55,11 @@ pub(super) struct Done {
 
 impl Job {
     pub fn new(solver: Solver, sessions: Group, entitlements: Entitlements) -> Arc<Self> {
+        let store = solver.store().leased();
         Arc::new(Self {
             sandboxes: solver.executor().sandboxes(),
-            images: solver.images_for(&sessions),
+            images: solver.images_for(&sessions, &store),
+            store,
             solver,
             sessions,
             entitlements,
@@ -70,6 +74,11 @@ impl Job {
 
     pub fn solver(&self) -> &Solver {
         &self.solver
+    }
+
+    /// The store; what goes through this handle stays until the build has ended.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     pub fn sessions(&self) -> &Group {
@@ -138,10 +147,7 @@ impl Job {
         if matches!(vertex.op.op, Some(pb::op::Op::Source(_)) | None) || vertex.metadata.ignore_cache {
             return None;
         }
-        let hit = self
-            .solver
-            .store()
-            .lookup(&cache_key::of_operation(&vertex.op, inputs))?;
+        let hit = self.store.lookup(&cache_key::of_operation(&vertex.op, inputs))?;
         self.reporter(vertex).cached();
         Some(hit.outputs.into())
     }
@@ -162,6 +168,9 @@ impl Job {
         };
         match outcome {
             Ok(done) => {
+                if !done.cached {
+                    self.store.note_step(&done.outputs, &vertex.name);
+                }
                 if done.cached {
                     progress.cached();
                 } else {
@@ -192,7 +201,7 @@ impl Job {
         inputs: &[Snapshot],
         progress: &VertexProgress,
     ) -> Result<Done, OpError> {
-        let store = self.solver.store();
+        let store = &self.store;
         let key = cache_key::of_operation(&vertex.op, inputs);
         let fresh = vertex.metadata.ignore_cache;
         let _flight = if fresh {
@@ -265,7 +274,7 @@ impl Job {
 
     /// The second key of a file operation: by what it takes from its sources, so that other changes there do not matter.
     async fn content_key(&self, op: &pb::FileOp, inputs: &[Snapshot]) -> Result<Option<CacheKey>, OpError> {
-        let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.solver.store().clone());
+        let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.store.clone());
         let pool = store.pool().clone();
         let content = pool
             .run(move || ops::file::content_key(&op, &inputs, &store))
@@ -279,7 +288,7 @@ impl Job {
         let needed: BTreeSet<Platform> = self.graph().step_platforms().map(platforms::of).collect();
         let open: BTreeSet<Platform> = needed.difference(&proved).cloned().collect();
         if !open.is_empty() {
-            let pool = self.solver.store().pool();
+            let pool = self.store.pool();
             self.solver.platforms().require(open.clone(), pool).await?;
             proved.extend(open);
         }

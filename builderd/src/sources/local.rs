@@ -21,6 +21,7 @@ use crate::session::{FileRequest, Group, SessionError};
 use crate::store::view::ViewError;
 use crate::store::{LayerError, Snapshot, Store, WorkLost};
 
+pub use index::forget_lost;
 pub use receive::receive;
 
 const SCHEME: &str = "local://";

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use registry::digest::{Algorithm, Digest, Hasher};
 
 use super::folder::StateFolder;
+use super::holds::Lease;
 use super::metadata::{Metadata, Table};
 
 /// What a blob should be: its digest and its size, if that is known.
@@ -72,11 +73,23 @@ pub struct BlobStore {
     // Fields are dropped in order: records are written before the folder is unlocked.
     metadata: Arc<Metadata>,
     folder: Arc<StateFolder>,
+    lease: Option<Arc<Lease>>,
 }
 
 impl BlobStore {
-    pub(super) fn new(folder: Arc<StateFolder>, metadata: Arc<Metadata>) -> Self {
-        Self { metadata, folder }
+    pub(super) fn new(folder: Arc<StateFolder>, metadata: Arc<Metadata>, lease: Option<Arc<Lease>>) -> Self {
+        Self {
+            metadata,
+            folder,
+            lease,
+        }
+    }
+
+    /// Keeps a blob, if it is there, from being removed.
+    pub(super) fn hold(&self, digest: &Digest) {
+        if let Some(lease) = &self.lease {
+            lease.hold_blob(digest);
+        }
     }
 
     /// Where the blob lies, or would lie.
@@ -135,6 +148,16 @@ impl BlobStore {
             .write_all(bytes)
             .map_err(|source| writer.failed("write", source))?;
         Ok(writer.commit()?.0)
+    }
+
+    /// Stores a small blob unless it is here; returns its SHA-256 digest.
+    pub fn keep(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
+        let digest = Digest::of(bytes);
+        self.hold(&digest);
+        if self.has(&digest) {
+            return Ok(digest);
+        }
+        self.put(bytes)
     }
 
     /// A writer for a new blob. With `expected`, `commit` succeeds for exactly these bytes only; without, the blob
@@ -196,6 +219,7 @@ impl BlobWriter {
         if let Some(expected) = &self.expected {
             expected.verify_found(&digest, size)?;
         }
+        self.blobs.hold(&digest);
         let path = self.blobs.path(&digest);
         self.publish(&path).map_err(|source| BlobError::File {
             doing: "publish",

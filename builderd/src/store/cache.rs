@@ -86,7 +86,7 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    fn table(self) -> Table {
+    pub(super) fn table(self) -> Table {
         match self {
             Self::Contexts => Table::Contexts,
             Self::Images => Table::Images,
@@ -111,6 +111,8 @@ impl Store {
                 return None;
             }
         };
+        let lease = self.lease();
+        lease.hold(result.outputs.iter().flat_map(Snapshot::layers));
         let mut layers = result.outputs.iter().flat_map(Snapshot::layers);
         if let Some(layer) = layers.find(|layer| !self.knows_layer(layer)) {
             tracing::debug!(%key, %layer, "cached result ignored: its layer is gone");

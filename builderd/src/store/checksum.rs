@@ -17,7 +17,7 @@ use super::view::{
     Attributes, Directory, Entry, Kind, Metadata, Reason, Resolved, Selection, View, ViewError, Visit,
 };
 
-pub use known::{KnownDigests, record};
+pub use known::{KnownDigests, layer_of, record};
 
 pub type FileDigest = [u8; 32];
 

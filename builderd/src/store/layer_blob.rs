@@ -150,6 +150,7 @@ impl Store {
             let as_wanted =
                 CompressionKind::of_media_type(&remote.descriptor.media_type) == Some(compression.kind);
             if as_wanted || !compression.force {
+                self.blobs().hold(&remote.descriptor.digest);
                 return Ok(Some(LayerBlob {
                     diff_id,
                     descriptor: remote.descriptor.clone(),
@@ -158,6 +159,9 @@ impl Store {
             }
         }
         let made = record.blobs.get(&compression.name()).cloned();
+        if let Some(made) = &made {
+            self.blobs().hold(&made.digest);
+        }
         Ok(made
             .filter(|descriptor| self.blobs().has(&descriptor.digest))
             .map(|descriptor| LayerBlob {

@@ -9,22 +9,22 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use registry::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{StateFolder, random_name};
 use super::metadata::{ReadError, Table};
+use super::usage::Content;
 use super::{LayerId, Store};
 
 /// More repositories than this are not remembered: they only serve to mount a blob instead of uploading it.
 const REPOSITORIES: usize = 16;
 /// Bound of the memory of layers that were found.
 const KNOWN_LAYERS: usize = 1 << 14;
-/// `last_used` is not rewritten more often than this.
-const USE_GRANULARITY: Duration = Duration::from_secs(3600);
-
+/// A step with a script in it has a long name.
+const STEP_LENGTH: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor {
     pub media_type: String,
@@ -59,6 +59,28 @@ pub struct LayerRecord {
     pub created_at: SystemTime,
     #[serde(with = "unix_seconds")]
     pub last_used: SystemTime,
+    /// How many builds have used it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uses: u64,
+    /// Bytes that the folder takes on the disk, once somebody has measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Content::is_regular")]
+    pub content: Content,
+    /// The layer that this one was made on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<LayerId>,
+    /// The step that made it, as displays name it. Unlike the description it never gets into an image.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if passes a reference to the field"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What is known about a layer when its folder is finished.
@@ -69,6 +91,9 @@ pub struct NewLayer {
     pub created_at: Option<SystemTime>,
     pub diff_id: Option<Digest>,
     pub size: Option<u64>,
+    pub content: Content,
+    /// The layer that this one was made on.
+    pub parent: Option<LayerId>,
 }
 
 /// A layer of an image whose files nobody has needed yet.
@@ -143,7 +168,7 @@ impl LayerId {
 
     /// Name of this layer's folder. Ids may come from outside: whatever they hold, the name stays one harmless word
     /// (and has no colon, which mount options separate paths by).
-    fn folder_name(&self) -> String {
+    pub(super) fn folder_name(&self) -> String {
         let harmless = |c: char| {
             if c.is_ascii_alphanumeric() || c == '_' {
                 c
@@ -187,6 +212,8 @@ impl Store {
 
     /// Publishes a finished draft under an id that its content determines. If somebody else was faster, theirs stays.
     pub fn commit_as(&self, mut draft: LayerDraft, id: &LayerId, layer: NewLayer) -> Result<(), LayerError> {
+        let lease = self.lease();
+        lease.hold([id]);
         let folder = &self.inner().folder;
         let work = draft.work();
         // What overlayfs leaves in it, the mark of volatile mounts first; anything more takes the slow way.
@@ -224,6 +251,9 @@ impl Store {
             let mut record = known.unwrap_or_else(|| LayerRecord::new(now));
             record.created_at = layer.created_at.unwrap_or(record.created_at);
             record.last_used = now;
+            record.disk_size = None;
+            record.content = layer.content;
+            record.parent = record.parent.or(layer.parent);
             record.diff_id = layer.diff_id.or(record.diff_id);
             record.size = layer.size.or(record.size);
             if !layer.description.is_empty() {
@@ -236,7 +266,12 @@ impl Store {
 
     /// The files of a layer, if they are here (see [`Store::has_folder`]).
     pub fn layer_folder(&self, id: &LayerId) -> PathBuf {
-        self.inner().folder.layers().join(id.folder_name()).join("fs")
+        self.layer_path(id).join("fs")
+    }
+
+    /// What goes when the layer goes.
+    pub(super) fn layer_path(&self, id: &LayerId) -> PathBuf {
+        self.inner().folder.layers().join(id.folder_name())
     }
 
     pub fn has_folder(&self, id: &LayerId) -> bool {
@@ -258,10 +293,18 @@ impl Store {
         layers: impl IntoIterator<Item = RemoteLayer>,
     ) -> Result<(), LayerError> {
         let now = SystemTime::now();
+        let lease = self.lease();
+        let mut below = None;
         for layer in layers {
             let id = LayerId::of_image(&layer.diff_id);
+            lease.hold([&id]);
+            let parent = below.replace(id.clone());
             self.update_layer(&id, |known| {
-                let mut record = known.unwrap_or_else(|| LayerRecord::new(now));
+                // Only of a new record, whose parent is older: so no layer can come to lie below itself.
+                let mut record = known.unwrap_or_else(|| LayerRecord {
+                    parent,
+                    ..LayerRecord::new(now)
+                });
                 record.diff_id = Some(layer.diff_id);
                 match &mut record.remote {
                     Some(remote) if remote.descriptor.digest == layer.descriptor.digest => {
@@ -301,6 +344,50 @@ impl Store {
         Ok(())
     }
 
+    /// Notes which step made the top layers of `outputs`, on the layers below them.
+    pub fn note_step(&self, outputs: &[super::Snapshot], step: &str) {
+        for output in outputs {
+            let mut layers = output.layers().iter().rev();
+            let Some(top) = layers.next() else { continue };
+            let below = layers.next();
+            let noted = self.update_existing_layer(top, |record| {
+                if record.step.is_empty() && record.remote.is_none() {
+                    record.step = step.chars().take(STEP_LENGTH).collect();
+                    record.parent = record.parent.take().or_else(|| below.cloned());
+                }
+            });
+            if let Err(error) = noted {
+                tracing::debug!(layer = %top, error = &error as &dyn std::error::Error, "step not noted");
+            }
+        }
+    }
+
+    /// Changes a record if it is there.
+    pub(super) fn update_existing_layer(
+        &self,
+        id: &LayerId,
+        change: impl FnOnce(&mut LayerRecord),
+    ) -> Result<(), LayerError> {
+        let _one_at_a_time = self
+            .inner()
+            .layer_updates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = self.read_layer(id)? else {
+            return Ok(());
+        };
+        let mut record = known.clone();
+        change(&mut record);
+        self.write_layer(id, Some(&known), &record)
+    }
+
+    /// Whether the files of this layer are here; if they are, they stay as long as the lease of this handle.
+    pub fn use_layer(&self, id: &LayerId) -> bool {
+        let lease = self.lease();
+        lease.hold([id]);
+        self.layer(id).is_some() && self.has_folder(id)
+    }
+
     /// Whether this layer is here or can be fetched. Of those found once this is remembered: a build of a thousand steps
     /// asks for the same lower layers again and again.
     pub(super) fn knows_layer(&self, id: &LayerId) -> bool {
@@ -320,30 +407,11 @@ impl Store {
             tracing::warn!(layer = %id, "the folder of a layer was removed from outside");
             return false;
         }
-        self.touch_layer(id, &record);
         let mut known = known();
         if known.len() >= KNOWN_LAYERS {
             known.clear();
         }
         known.insert(id.clone())
-    }
-
-    /// Notes that a layer was used, for those that later look for what can go.
-    fn touch_layer(&self, id: &LayerId, record: &LayerRecord) {
-        let now = SystemTime::now();
-        if now
-            .duration_since(record.last_used)
-            .is_ok_and(|age| age > USE_GRANULARITY)
-        {
-            let touched = self.update_layer(id, |known| {
-                let mut record = known.unwrap_or_else(|| record.clone());
-                record.last_used = now;
-                record
-            });
-            if let Err(error) = touched {
-                tracing::debug!(layer = %id, error = &error as &dyn std::error::Error, "use not noted");
-            }
-        }
     }
 
     /// Changes one record; changes of one record do not overlap.
@@ -359,8 +427,18 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner);
         let known = self.read_layer(id)?;
         let record = change(known.clone());
-        if known.as_ref() != Some(&record) {
-            let bytes = serde_json::to_vec(&record).map_err(|source| LayerError::Damaged {
+        self.write_layer(id, known.as_ref(), &record)?;
+        Ok(record)
+    }
+
+    fn write_layer(
+        &self,
+        id: &LayerId,
+        known: Option<&LayerRecord>,
+        record: &LayerRecord,
+    ) -> Result<(), LayerError> {
+        if known != Some(record) {
+            let bytes = serde_json::to_vec(record).map_err(|source| LayerError::Damaged {
                 layer: id.clone(),
                 source,
             })?;
@@ -368,7 +446,7 @@ impl Store {
                 .metadata
                 .put(Table::Layers, id.as_str().as_bytes(), bytes);
         }
-        Ok(record)
+        Ok(())
     }
 
     pub(super) fn read_layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, LayerError> {
@@ -388,76 +466,6 @@ impl Store {
                 source,
             })
     }
-
-    /// Throws away what a kill left: folders without a record; and, if the machine was restarted since, whatever had
-    /// not reached the disk for certain.
-    pub(super) fn sweep(&self) -> Result<(), super::OpenError> {
-        let inner = self.inner();
-        let fail = |source| super::OpenError::Sweep {
-            path: inner.folder.root().to_path_buf(),
-            source,
-        };
-        if inner.restarted {
-            for key in inner.metadata.keys(Table::Unsynced).map_err(fail)? {
-                let text = String::from_utf8_lossy(&key);
-                tracing::warn!(what = %text, "thrown away: the machine stopped before it reached the disk");
-                if let Some(id) = text.strip_prefix("layer ") {
-                    inner.metadata.remove(Table::Layers, id.as_bytes());
-                    inner
-                        .folder
-                        .discard(&inner.folder.layers().join(LayerId::new(id).folder_name()));
-                } else if let Some(Ok(digest)) = text.strip_prefix("blob ").map(str::parse::<Digest>) {
-                    inner.folder.discard(&self.blobs().path(&digest));
-                }
-                inner.metadata.remove(Table::Unsynced, &key);
-            }
-        }
-        let ids = inner.metadata.keys(Table::Layers).map_err(fail)?;
-        if inner.restarted {
-            self.sweep_unfinished_image_layers(&ids);
-        }
-        let known: std::collections::HashSet<String> = ids
-            .iter()
-            .map(|id| LayerId::new(String::from_utf8_lossy(id)).folder_name())
-            .collect();
-        let layers = inner.folder.layers();
-        let entries = fs::read_dir(&layers).map_err(|source| super::OpenError::Folder {
-            doing: "read",
-            path: layers.clone(),
-            source,
-        })?;
-        for entry in entries.flatten() {
-            if !entry
-                .file_name()
-                .to_str()
-                .is_some_and(|name| known.contains(name))
-            {
-                inner.folder.discard(&entry.path());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Store {
-    /// The record of an image layer is there before its folder, so it does not tell that the folder was finished; the
-    /// size, written after that, does. Such a folder may have reached the disk without its files and without the note
-    /// that it is suspect. It is fetched again when somebody needs it.
-    fn sweep_unfinished_image_layers(&self, ids: &[Vec<u8>]) {
-        for id in ids {
-            let Some(id) = std::str::from_utf8(id)
-                .ok()
-                .filter(|id| id.parse::<Digest>().is_ok())
-                .map(LayerId::new)
-            else {
-                continue;
-            };
-            if self.layer(&id).is_none_or(|record| record.size.is_none()) {
-                let folder = &self.inner().folder;
-                folder.discard(&folder.layers().join(id.folder_name()));
-            }
-        }
-    }
 }
 
 impl LayerRecord {
@@ -470,6 +478,11 @@ impl LayerRecord {
             size: None,
             created_at: now,
             last_used: now,
+            uses: 0,
+            disk_size: None,
+            content: Content::Regular,
+            parent: None,
+            step: String::new(),
         }
     }
 }

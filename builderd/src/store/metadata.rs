@@ -36,6 +36,7 @@ pub(super) enum Table {
     Contexts,
     Images,
     Sources,
+    Builds,
     Unsynced,
     State,
 }
@@ -48,6 +49,7 @@ impl Table {
             Self::Contexts => "contexts",
             Self::Images => "images",
             Self::Sources => "sources",
+            Self::Builds => "builds",
             Self::Unsynced => "unsynced",
             Self::State => "state",
         })
@@ -188,6 +190,52 @@ impl Metadata {
     /// All keys of a table that the file knows; for the sweep when the folder is opened, before anything is queued.
     pub(super) fn keys(&self, table: Table) -> Result<Vec<Vec<u8>>, ReadError> {
         Ok(self.shared.database.keys(table)?)
+    }
+
+    /// Shows `see` every record of a table, as it is now.
+    pub(super) fn each(&self, table: Table, mut see: impl FnMut(&[u8], &[u8])) -> Result<(), ReadError> {
+        let queued: BTreeMap<Vec<u8>, Option<Arc<[u8]>>> = {
+            let queue = self.shared.lock();
+            let newest_last = queue.writing.iter().chain(&queue.pending);
+            newest_last
+                .filter(|((of, _), _)| *of == table)
+                .map(|((_, key), value)| (key.clone(), value.clone()))
+                .collect()
+        };
+        // What is written between these two looks is among the queued.
+        self.shared.database.each(table, |key, value| {
+            if !queued.contains_key(key) {
+                see(key, value);
+            }
+        })?;
+        for (key, value) in &queued {
+            if let Some(value) = value {
+                see(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes records, except those that were written anew since they were read as `stale` says.
+    pub(super) fn remove_unchanged(
+        &self,
+        table: Table,
+        stale: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<usize, ReadError> {
+        let mut removed = 0;
+        for (key, value) in stale {
+            // Not atomic with a write that comes right now; such a record is lost, and its work done again.
+            if self.get(table, &key)?.as_deref() == Some(&value[..]) {
+                self.remove(table, &key);
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Gives the space of removed records back to the file system. Reading and writing wait meanwhile.
+    pub(super) fn compact(&self) -> Result<(), ReadError> {
+        Ok(self.shared.database.compact()?)
     }
 
     #[cfg(test)]

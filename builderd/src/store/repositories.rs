@@ -6,11 +6,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use tokio::sync::OwnedMutexGuard;
 
 use super::folder::StateFolder;
+use super::measure::disk_size;
 use super::{CacheKey, LayerDraft, Store};
 
 /// Locks that nobody holds are forgotten when there are more than this.
@@ -54,6 +56,65 @@ impl Store {
             folder,
             _lock: lock.lock_owned().await,
         }
+    }
+}
+
+/// A repository and what it takes.
+#[derive(Clone, Debug)]
+pub(super) struct RepositoryUse {
+    /// The name of its folder.
+    pub name: String,
+    pub size: u64,
+    pub in_use: bool,
+    pub created_at: SystemTime,
+    pub last_used: SystemTime,
+}
+
+impl Store {
+    /// All repositories. They change, so each is measured anew; git keeps what is in one in a few large files.
+    pub(super) fn repositories(&self) -> io::Result<Vec<RepositoryUse>> {
+        let folder = self.inner().folder.repositories();
+        let mut repositories = Vec::new();
+        for entry in std::fs::read_dir(folder)?.flatten() {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            // What was last fetched is noted in a file; one that goes while one looks takes no space.
+            let modified = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+            let path = entry.path();
+            let (Ok(created_at), Ok(size)) = (modified(&path.join("HEAD")), disk_size(&path)) else {
+                continue;
+            };
+            repositories.push(RepositoryUse {
+                in_use: self.is_locked(&path),
+                last_used: modified(&path.join("FETCH_HEAD"))
+                    .unwrap_or(created_at)
+                    .max(created_at),
+                created_at,
+                size,
+                name,
+            });
+        }
+        Ok(repositories)
+    }
+
+    fn is_locked(&self, folder: &Path) -> bool {
+        let locks = self.inner().repository_locks.lock();
+        let locks = locks.unwrap_or_else(PoisonError::into_inner);
+        locks.get(folder).is_some_and(|lock| lock.strong_count() > 0)
+    }
+
+    /// Throws a repository away unless somebody uses it or waits for it.
+    pub(super) fn remove_repository(&self, name: &str) -> bool {
+        let folder = self.inner().folder.repositories().join(name);
+        let locks = self.inner().repository_locks.lock();
+        // Nobody gets the right to use it as long as the locks are locked.
+        let locks = locks.unwrap_or_else(PoisonError::into_inner);
+        let is_free = locks.get(&folder).is_none_or(|lock| lock.strong_count() == 0);
+        if is_free {
+            self.inner().folder.discard(&folder);
+        }
+        is_free
     }
 }
 

@@ -13,7 +13,7 @@ use super::remote::Resolved;
 use super::submodules::{self, Depth};
 use super::times::set_all_times;
 use super::{GitError, Request};
-use crate::store::{LayerDraft, LayerId, NewLayer, Snapshot};
+use crate::store::{Content, LayerDraft, LayerId, NewLayer, Snapshot};
 
 /// Where files go, and what of a repository goes there.
 pub(super) struct Place<'a> {
@@ -79,6 +79,7 @@ pub(super) async fn check_out(
             let layer = LayerId::new(format!("git-{key}"));
             let new = NewLayer {
                 description,
+                content: Content::Git,
                 ..NewLayer::default()
             };
             store.commit_as(draft, &layer, new)?;

@@ -8,8 +8,11 @@ use proto::transfer::mode::Kind;
 use proto::transfer::order;
 
 use super::LocalSource;
-use crate::store::checksum::FileDigest;
-use crate::store::{CacheKey, LayerId, RecordKind, Store};
+use crate::store::checksum::{self, FileDigest};
+use crate::store::{CacheKey, LayerId, PruneError, RecordKind, Store};
+
+/// Bytes of the key of a listing.
+const KEY: usize = 32;
 
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +57,7 @@ impl Place {
         let get = |key: &[u8]| store.get_record(RecordKind::Contexts, key).ok().flatten();
         let bytes = get(&self.exact).or_else(|| get(&get(&self.folder)?))?;
         let index = Index::decode(&bytes)?;
-        (store.layer(&index.layer).is_some() && store.has_folder(&index.layer)).then_some(index)
+        store.use_layer(&index.layer).then_some(index)
     }
 
     pub fn write(&self, index: &Index, store: &Store) {
@@ -63,7 +66,31 @@ impl Place {
     }
 }
 
+/// Forgets the listings of folders whose layers are gone, and what was noted about the files of such layers.
+pub async fn forget_lost(store: &Store) -> Result<(), PruneError> {
+    let known = store.clone();
+    let lost = move |key: &[u8], value: &[u8]| {
+        let layer = checksum::layer_of(key).or_else(|| Some(Index::layer(value)?.0));
+        layer.is_some_and(|layer| known.layer(&layer).is_none())
+    };
+    store.forget_records(RecordKind::Contexts, lost).await?;
+    // A folder alone leads to one of those listings.
+    let known = store.clone();
+    let lost = move |_: &[u8], value: &[u8]| {
+        value.len() == KEY && matches!(known.get_record(RecordKind::Contexts, value), Ok(None))
+    };
+    store.forget_records(RecordKind::Contexts, lost).await?;
+    Ok(())
+}
+
 impl Index {
+    /// The layer of an encoded index, and the rest.
+    fn layer(bytes: &[u8]) -> Option<(LayerId, &[u8])> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (layer, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        Some((LayerId::new(std::str::from_utf8(layer).ok()?), rest))
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let layer = self.layer.as_str().as_bytes();
@@ -77,11 +104,8 @@ impl Index {
         bytes
     }
 
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_first_chunk()?;
-        let (layer, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-        let layer = LayerId::new(std::str::from_utf8(layer).ok()?);
-        bytes = rest;
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (layer, mut bytes) = Self::layer(bytes)?;
         let mut records = Vec::new();
         while let Some((has_digest, rest)) = bytes.split_first() {
             bytes = rest;

@@ -19,7 +19,7 @@ use crate::store::checksum::{self, FileDigest};
 use crate::store::view::{
     Attributes, Directory, Folder, Kind as FileKind, Metadata, Overlay, Time, View, copy_contents,
 };
-use crate::store::{LayerDraft, LayerId, NewLayer, Store};
+use crate::store::{Content, LayerDraft, LayerId, NewLayer, Store};
 
 /// Files that may be half received at a time. Senders interleave four.
 const MAX_AT_ONCE: usize = 64;
@@ -253,8 +253,12 @@ impl Tree {
         }
         let layer = self.name()?;
         self.overlay.finish().map_err(LocalError::Write)?;
-        if store.layer(&layer).is_none() || !store.has_folder(&layer) {
-            store.commit_as(draft, &layer, NewLayer::default())?;
+        if !store.use_layer(&layer) {
+            let new = NewLayer {
+                content: Content::Local,
+                ..NewLayer::default()
+            };
+            store.commit_as(draft, &layer, new)?;
         }
         let paths: Vec<_> = self
             .records

@@ -49,8 +49,16 @@ pub fn record<'a>(
     store.put_record(RecordKind::Contexts, &key(layer), bytes);
 }
 
+const KEY: &str = "file digests ";
+
 fn key(layer: &LayerId) -> Vec<u8> {
-    format!("file digests {layer}").into_bytes()
+    format!("{KEY}{layer}").into_bytes()
+}
+
+/// The layer that the record under this key is about, if it is one of ours.
+pub fn layer_of(key: &[u8]) -> Option<LayerId> {
+    let layer = std::str::from_utf8(key).ok()?.strip_prefix(KEY)?;
+    Some(LayerId::new(layer))
 }
 
 /// Nothing if the record is damaged: the files are hashed again then.

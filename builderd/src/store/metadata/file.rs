@@ -48,6 +48,30 @@ impl MetadataFile {
         })
     }
 
+    pub(super) fn each(&self, table: Table, mut see: impl FnMut(&[u8], &[u8])) -> Result<(), redb::Error> {
+        self.use_database(|database| {
+            let transaction = database.begin_read()?;
+            let table = match transaction.open_table(table.definition()) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            for entry in table.iter()? {
+                let (key, value) = entry?;
+                see(key.value(), value.value());
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn compact(&self) -> Result<(), redb::Error> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        match &mut *database {
+            Some(database) => Ok(database.compact().map(drop)?),
+            None => Ok(()),
+        }
+    }
+
     /// Writes all of `batch`, durably, or nothing.
     pub(super) fn write(&self, batch: &Batch) -> Result<(), redb::Error> {
         let written = self.use_database(|database| write(database, batch));
