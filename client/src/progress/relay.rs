@@ -33,10 +33,6 @@ impl Relay {
         }
     }
 
-    pub fn sender(&self) -> &Sender {
-        &self.sender
-    }
-
     /// A display that has ended shows nothing more; the build goes on.
     pub async fn send(&mut self, mut status: Status) {
         self.rename(&mut status);
