@@ -6,6 +6,7 @@ pub mod file;
 use registry::reference::ReferenceError;
 
 use crate::executor::step::StepError;
+use crate::session::SessionError;
 use crate::sources::git::GitError;
 use crate::sources::image::{FetchError, ImageError};
 use crate::sources::local::LocalError;
@@ -50,6 +51,22 @@ pub enum OpError {
     Platform(String),
     #[error("{0}")]
     Unsupported(String),
+    #[error("secret {id}: not found")]
+    NoSecret { id: String },
+    #[error("secret {id}")]
+    Secret {
+        id: String,
+        #[source]
+        source: SessionError,
+    },
+    #[error("secret {id} is not text, so no variable can hold it: mount it as a file")]
+    SecretText { id: String },
+    #[error("cannot make the cache mounted at {target}")]
+    CacheMount {
+        target: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{entitlement} is not allowed")]
     NotAllowed { entitlement: &'static str },
     #[error("context canceled")]

@@ -7,6 +7,7 @@
 
 mod blobs;
 mod cache;
+mod caches;
 pub mod checksum;
 mod compress;
 mod folder;

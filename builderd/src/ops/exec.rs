@@ -3,6 +3,9 @@
 //! Every mount of the operation that has an output gets a draft layer of its own; what the process leaves there
 //! becomes a layer on top of the mount's input. A step that fails or is cancelled leaves nothing.
 
+pub mod caches;
+mod secrets;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -19,6 +22,8 @@ use crate::executor::step::{
 use crate::progress::{LogStream, VertexProgress};
 use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
 
+pub use secrets::Secrets;
+
 /// What a step finds programs by when neither image nor Dockerfile say.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -26,12 +31,13 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub async fn run(
     op: &pb::ExecOp,
     inputs: &[Snapshot],
+    secrets: &Secrets,
     store: &Store,
     sandboxes: &Sandboxes,
     progress: &VertexProgress,
     cancel: &CancellationToken,
 ) -> Result<Vec<Snapshot>, OpError> {
-    let plan = Plan::of(op, inputs, store)?;
+    let plan = Plan::of(op, inputs, secrets, store)?;
     let command = plan.step.args.join(" ");
     let output = |stream: Stream, bytes: Bytes| {
         let stream = match stream {
@@ -96,13 +102,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(op: &pb::ExecOp, inputs: &[Snapshot], store: &Store) -> Result<Self, OpError> {
+    fn of(op: &pb::ExecOp, inputs: &[Snapshot], secrets: &Secrets, store: &Store) -> Result<Self, OpError> {
         let meta = op.meta.clone().unwrap_or_default();
-        if !op.secretenv.is_empty() {
-            return Err(OpError::Unsupported(
-                "secrets in the environment of a step are not supported yet".into(),
-            ));
-        }
         if !op.cdi_devices.is_empty() {
             return Err(OpError::Unsupported(
                 "devices (RUN --device) are not supported yet".into(),
@@ -161,6 +162,14 @@ impl Plan {
                         read_only: false,
                     });
                 }
+                Ok(pb::MountType::Secret) => mounts.extend(secrets.mount(mount)),
+                Ok(pb::MountType::Cache) => {
+                    let (mount, draft) =
+                        caches::mount(mount, &input, store, |snapshot| lowers(store, snapshot))?;
+                    mounts.push(mount);
+                    // Nothing of it is a result; the draft has to live as long as the step.
+                    outputs.push((-1, input, draft));
+                }
                 Ok(kind) => {
                     let kind = kind.as_str_name().to_ascii_lowercase();
                     return Err(OpError::Unsupported(format!(
@@ -177,9 +186,11 @@ impl Plan {
             }
         }
         let root = root.ok_or_else(|| OpError::Unsupported("a step needs a root file system".into()))?;
+        let mut env = environment(&meta);
+        env.extend(secrets.variables(op)?);
         let step = Step {
             mounts,
-            env: environment(&meta),
+            env,
             cwd: if meta.cwd.is_empty() {
                 "/".to_owned()
             } else {

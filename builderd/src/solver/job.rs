@@ -220,12 +220,19 @@ impl Job {
                 self.check_entitlements(op)?;
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
+                let secrets = ops::exec::Secrets::fetch(op, &self.sessions).await?;
+                // Before the turn: who waits for a cache must not keep the one who has it from running.
+                let mut _caches = Vec::new();
+                for cache in ops::exec::caches::exclusive(op, inputs) {
+                    _caches.push(self.solver.flights().lock(cache).await);
+                }
                 let _turn = self.solver.step_turn().await;
                 progress.start();
                 // Dropping this future — a sibling failed, the client went away — must end the process too.
                 let cancel = self.cancel.child_token();
                 let _guard = cancel.clone().drop_guard();
-                let outputs = ops::exec::run(op, inputs, store, &self.sandboxes, progress, &cancel).await?;
+                let outputs =
+                    ops::exec::run(op, inputs, &secrets, store, &self.sandboxes, progress, &cancel).await?;
                 store.remember(&key, &CachedResult::now(outputs.clone()));
                 Ok(Done {
                     outputs,

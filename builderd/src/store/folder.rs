@@ -5,6 +5,7 @@
 //! metadata.redb              all records
 //! blobs/<algorithm>/<hex>    compressed layers, configs, manifests; complete and verified once they have this name
 //! layers/<id>/fs             layer folders in overlayfs upper format, immutable once they have this name
+//! caches/<hex>               folders that steps keep between builds, written in place
 //! repositories/<hash>        bare git repositories, one for each remote
 //! stubs/                     the constant bottom layer of the sandboxes
 //! tmp/                       everything half-made; moved to the trash when the folder is opened
@@ -43,7 +44,15 @@ impl StateFolder {
         make_private(root).map_err(fail("create", root))?;
         let root = root.canonicalize().map_err(fail("resolve", root))?;
         let lock = take_lock(&root)?;
-        for name in ["tmp", "trash", "layers", "stubs", "blobs", "repositories"] {
+        for name in [
+            "tmp",
+            "trash",
+            "layers",
+            "stubs",
+            "blobs",
+            "repositories",
+            "caches",
+        ] {
             let path = root.join(name);
             make_private(&path).map_err(fail("create", &path))?;
         }
@@ -77,6 +86,10 @@ impl StateFolder {
 
     pub(super) fn repositories(&self) -> PathBuf {
         self.root.join("repositories")
+    }
+
+    pub(super) fn caches(&self) -> PathBuf {
+        self.root.join("caches")
     }
 
     pub(super) fn stubs(&self) -> PathBuf {

@@ -149,3 +149,57 @@ RUN test "$(wc -l < /lines)" -eq 2
     let context = world.context("context", &[("Dockerfile", dockerfile)]);
     world.build(&context, &["--build-arg", "GIVEN=told"]).succeeded();
 }
+
+#[test]
+fn secrets_are_there_while_a_step_runs_and_nowhere_else() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "\
+FROM @base@
+RUN --mount=type=secret,id=token test \"$(cat /run/secrets/token)\" = t0p \
+ && test \"$(stat -c %a:%u /run/secrets/token)\" = 400:0
+RUN --mount=type=secret,id=token,env=TOKEN --mount=type=secret,id=token,target=/t,mode=0444,uid=7 \
+ test \"$TOKEN\" = t0p && test \"$(stat -c %a:%u /t)\" = 444:7
+RUN --mount=type=secret,id=other test ! -e /run/secrets/other && test ! -e /run/secrets/token && test -z \"$TOKEN\"
+";
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    let secret = world.folder().join("token");
+    std::fs::write(&secret, "t0p").unwrap();
+    let secret = format!("id=token,src={}", secret.display());
+    world
+        .build(&context, &["--secret", &secret])
+        .succeeded()
+        .did_not_say("t0p\n");
+    let dockerfile = "FROM @base@\nRUN --mount=type=secret,id=token,required cat /run/secrets/token\n";
+    world
+        .build_fails("required", dockerfile)
+        .said(&["Dockerfile:2", "secret token: not found"]);
+}
+
+#[test]
+fn caches_outlive_builds_and_leave_nothing_in_images() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "\
+FROM @base@
+ARG TURN
+RUN --mount=type=cache,target=/cache echo $TURN >> /cache/turns && cat /cache/turns > /seen
+RUN --mount=type=cache,target=/own,uid=7,mode=0700,sharing=locked \
+ test \"$(stat -c %a:%u /own)\" = 700:7 && echo $TURN >> /own/turns && cat /own/turns >> /seen
+RUN test ! -e /cache/turns && test ! -e /own/turns
+";
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    for (turn, seen) in [("one", "one\none\n"), ("two", "one\ntwo\none\ntwo\n")] {
+        let out = world.folder().join(turn);
+        let output = format!("type=local,dest={}", out.display());
+        let turn = format!("TURN={turn}");
+        world
+            .build(&context, &["--build-arg", &turn, "-o", &output])
+            .succeeded();
+        assert_eq!(std::fs::read_to_string(out.join("seen")).unwrap(), seen);
+    }
+}
