@@ -387,6 +387,15 @@ async fn a_root_with_the_same_layer_twice_runs() {
     let vertex = job.progress().internal_vertex("step");
     let store = world.solver.store();
     let cancel = tokio_util::sync::CancellationToken::new();
-    let outputs = builderd::ops::exec::run(&op, &[twice], store, &sandboxes, &vertex, &cancel).await;
+    let outputs = builderd::ops::exec::run(
+        &op,
+        &[twice],
+        &builderd::ops::exec::Secrets::default(),
+        store,
+        &sandboxes,
+        &vertex,
+        &cancel,
+    )
+    .await;
     assert_eq!(outputs.expect("the step finds the file").len(), 1);
 }
