@@ -79,19 +79,19 @@ impl Browser {
             complaints: Vec::new(),
             _profile: profile,
         };
-        let target = browser.call("Target.createTarget", json!({"url": "about:blank"}));
+        let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
-        let session = browser.call("Target.attachToTarget", attach);
+        let session = browser.call("Target.attachToTarget", &attach);
         browser.session = session["sessionId"].as_str().map(str::to_owned);
         for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
-            browser.call(domain, json!({}));
+            browser.call(domain, &json!({}));
         }
         browser
     }
 
     /// Calls a method of the protocol.
     #[track_caller]
-    pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last_id += 1;
         let mut command = json!({"id": self.last_id, "method": method, "params": parameters});
         if let Some(session) = &self.session {
@@ -137,12 +137,12 @@ impl Browser {
     #[track_caller]
     pub fn open(&mut self, path: &Path, fragment: &str) {
         // The same file with another fragment would be no load.
-        self.call("Page.navigate", json!({"url": "about:blank"}));
+        self.call("Page.navigate", &json!({"url": "about:blank"}));
         self.wait("a blank page", |message| {
             message["method"] == "Page.loadEventFired"
         });
         let url = format!("file://{}{fragment}", path.display());
-        self.call("Page.navigate", json!({"url": url}));
+        self.call("Page.navigate", &json!({"url": url}));
         self.wait("the page", |message| message["method"] == "Page.loadEventFired");
     }
 
@@ -150,7 +150,7 @@ impl Browser {
     #[track_caller]
     pub fn value(&mut self, expression: &str) -> Value {
         let parameters = json!({"expression": expression, "returnByValue": true});
-        let result = self.call("Runtime.evaluate", parameters);
+        let result = self.call("Runtime.evaluate", &parameters);
         assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
         result["result"]["value"].clone()
     }
@@ -176,7 +176,7 @@ impl Browser {
              return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
         ));
         let moved = json!({"type": "mouseMoved", "x": place[0], "y": place[1]});
-        self.call("Input.dispatchMouseEvent", moved);
+        self.call("Input.dispatchMouseEvent", &moved);
     }
 
     /// Presses a key that has a name: `ArrowRight`, `Enter`, `Tab`.
@@ -198,16 +198,16 @@ impl Browser {
         if key == "Enter" {
             event["text"] = json!("\r");
         }
-        self.call("Input.dispatchKeyEvent", event.clone());
+        self.call("Input.dispatchKeyEvent", &event);
         event["type"] = json!("keyUp");
-        self.call("Input.dispatchKeyEvent", event);
+        self.call("Input.dispatchKeyEvent", &event);
     }
 
     /// As if the user preferred `light` or `dark`.
     #[track_caller]
     pub fn prefer(&mut self, scheme: &str) {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-        self.call("Emulation.setEmulatedMedia", features);
+        self.call("Emulation.setEmulatedMedia", &features);
     }
 
     /// What the page complained about so far.
@@ -218,7 +218,7 @@ impl Browser {
     /// A picture of the page as PNG, in base64.
     #[track_caller]
     pub fn picture(&mut self) -> String {
-        let picture = self.call("Page.captureScreenshot", json!({}));
+        let picture = self.call("Page.captureScreenshot", &json!({}));
         picture["data"].as_str().unwrap_or_default().to_owned()
     }
 }
