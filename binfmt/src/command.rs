@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde::Serialize;
 
-use crate::emulators::{Emulators, Installed, Support, one_line};
+use crate::emulators::{Emulators, InstallError, Installed, Support, one_line};
 use crate::interpreter::InterpreterFolders;
 use crate::kernel::{BinfmtMisc, DEFAULT_ROOT};
 use crate::machine::Machine;
@@ -19,11 +19,17 @@ use crate::machine::Machine;
 /// Register emulators, so that this machine runs programs of other architectures
 ///
 /// Without arguments, prints which platforms run and which handlers are registered. A platform is listed only if a
-/// program of it was just executed.
+/// program of it was just executed. What there is to remove may be gone already; what cannot be installed fails.
+///
+/// Examples:
+///   binfmt
+///   binfmt --install all
+///   binfmt --install arm64,riscv64
+///   binfmt --uninstall 'qemu-*'
 #[derive(Debug, Clone, Parser)]
-#[command(name = "binfmt", version)]
+#[command(name = "binfmt", verbatim_doc_comment)]
 pub struct Args {
-    /// Register emulators: "all", or architectures separated by commas
+    /// Register emulators: "all", or architectures or platforms separated by commas
     #[arg(long, value_name = "ARCH", value_delimiter = ',')]
     install: Vec<String>,
 
@@ -31,12 +37,16 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     uninstall: Vec<String>,
 
+    /// Print the versions of this command and of the emulators it would register
+    #[arg(long)]
+    version: bool,
+
     /// Folder where binfmt_misc is, or is to be mounted
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
     mount: PathBuf,
 
     /// Folder with QEMU's static emulators, in place of the usual ones
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "QEMU_BINARY_PATH", hide_env_values = true)]
     qemu_path: Option<PathBuf>,
 }
 
@@ -83,6 +93,12 @@ impl Args {
             None => InterpreterFolders::default(),
         };
         let emulators = Emulators::new(BinfmtMisc::at(&self.mount), folders);
+        if self.version {
+            let emulator = emulators.version();
+            let emulator = emulator.as_deref().unwrap_or("none");
+            writeln!(output, "binfmt/{} qemu/{emulator}", env!("CARGO_PKG_VERSION"))?;
+            return Ok(true);
+        }
         // A status, too, mounts what is missing: else it could not see the handlers there are.
         if let Err(error) = emulators.kernel().ensure_mounted()
             && self.is_status()
@@ -111,6 +127,13 @@ impl Args {
                     for name in names {
                         writeln!(messages, "uninstalling: {name} OK")?;
                     }
+                }
+                // What is to be gone is gone: scripts remove before they install.
+                Err(InstallError::NoSuchHandler { registered, .. }) => {
+                    writeln!(
+                        messages,
+                        "uninstalling: {pattern} not found; registered are: {registered}"
+                    )?;
                 }
                 Err(error) => {
                     all_done = false;
@@ -187,7 +210,11 @@ fn print_status(emulators: &Emulators, output: &mut impl Write, messages: &mut i
     let handlers = emulators.kernel().handlers().unwrap_or_default();
     let status = Status {
         supported: supported.collect(),
-        emulators: handlers.into_iter().map(|handler| handler.name).collect(),
+        emulators: handlers
+            .into_iter()
+            .filter(|handler| handler.enabled)
+            .map(|handler| handler.name)
+            .collect(),
     };
     serde_json::to_writer_pretty(&mut *output, &status)?;
     writeln!(output)
@@ -222,6 +249,8 @@ mod tests {
         let root = fake_root();
         let text = "enabled\ninterpreter /x\nflags: F\noffset 0\nmagic 23\n";
         std::fs::write(root.path().join("python3"), text).unwrap();
+        let disabled = text.replace("enabled", "disabled");
+        std::fs::write(root.path().join("qemu-off"), disabled).unwrap();
         let (done, output, _) = execute(&["--mount", root.path().to_str().unwrap()]);
         assert!(done);
         let start = format!("{{\n  \"supported\": [\n    \"{}\"", Platform::host());
@@ -245,8 +274,8 @@ mod tests {
         );
 
         let (done, _, messages) = execute(&["--mount", mount, "--uninstall", "qemu-aarch64"]);
-        assert!(!done);
-        let said = "uninstalling: qemu-aarch64 failed: no handler is called \"qemu-aarch64\"; registered are: none\n";
+        assert!(done);
+        let said = "uninstalling: qemu-aarch64 not found; registered are: none\n";
         assert!(messages.starts_with(said), "{messages}");
 
         let folder = empty.path().to_str().unwrap();

@@ -198,6 +198,22 @@ impl Emulators {
             })
     }
 
+    /// The version of the emulators on disk, as the first of them tells it.
+    pub fn version(&self) -> Option<String> {
+        let interpreter = Machine::all()
+            .iter()
+            .find_map(|machine| self.folders.find(machine))?;
+        let told = std::process::Command::new(interpreter)
+            .arg("--version")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .ok()?;
+        // "qemu-aarch64 version 7.2.9 (Debian …)"
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let mut words = told.split_whitespace().skip_while(|word| *word != "version");
+        words.nth(1).map(str::to_owned)
+    }
+
     fn mounted(&self) -> Result<&BinfmtMisc, KernelError> {
         self.kernel.ensure_mounted()?;
         Ok(&self.kernel)

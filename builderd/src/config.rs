@@ -108,6 +108,7 @@ pub enum CalledAs {
     Builderd,
     Buildkitd,
     Buildctl,
+    Binfmt,
 }
 
 impl CalledAs {
@@ -115,6 +116,7 @@ impl CalledAs {
         match program.file_name().and_then(|name| name.to_str()) {
             Some("buildkitd") => Self::Buildkitd,
             Some("buildctl") => Self::Buildctl,
+            Some("binfmt") => Self::Binfmt,
             _ => Self::Builderd,
         }
     }
@@ -124,20 +126,21 @@ impl CalledAs {
             Self::Builderd => "builderd",
             Self::Buildkitd => "buildkitd",
             Self::Buildctl => "buildctl",
+            Self::Binfmt => "binfmt",
         }
     }
 
     /// Existing set-ups look for a `buildkitd` where BuildKit puts it.
     fn folder(self) -> &'static str {
         match self {
-            Self::Builderd => "builderd",
+            Self::Builderd | Self::Binfmt => "builderd",
             Self::Buildkitd | Self::Buildctl => "buildkit",
         }
     }
 
     fn socket(self) -> &'static str {
         match self {
-            Self::Builderd => "builderd.sock",
+            Self::Builderd | Self::Binfmt => "builderd.sock",
             Self::Buildkitd | Self::Buildctl => "buildkitd.sock",
         }
     }

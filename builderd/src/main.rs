@@ -1,6 +1,7 @@
 //! `builderd`: the daemon, the runner inside its sandboxes, and the few commands that run beside it.
 //!
-//! Called as `buildkitd` or `buildctl` it stands in for those, so that drivers can use it unchanged.
+//! Called as `buildkitd` or `buildctl` it stands in for those, so that drivers can use it unchanged; called as `binfmt` it
+//! is that command, for the sake of the daemon's image.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let called_as = CalledAs::of(program.as_ref());
     let done = match called_as {
         CalledAs::Buildctl => buildctl(&Buildctl::parse()),
+        CalledAs::Binfmt => Ok(binfmt::command::run(std::env::args_os().skip(1))),
         CalledAs::Builderd | CalledAs::Buildkitd => builderd(called_as, Arguments::parse()),
     };
     done.unwrap_or_else(|error| {
@@ -32,6 +34,7 @@ fn builderd(called_as: CalledAs, arguments: Arguments) -> anyhow::Result<ExitCod
     match arguments.command {
         // Before there is a runtime: the runner enters namespaces, which one thread can do only.
         Some(Command::Runner(arguments)) => Ok(executor::runner::run(&arguments)),
+        Some(Command::Binfmt(arguments)) => Ok(arguments.run()),
         Some(Command::DialStdio(dial)) => stdio(&dial, called_as),
         Some(Command::Debug {
             dial,

@@ -139,6 +139,9 @@ fn is_about_a_flag(error: &clap::Error) -> bool {
 }
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

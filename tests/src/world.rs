@@ -83,6 +83,8 @@ impl World {
             "BUILDX_BUILDER",
             "DOCKER_CONFIG",
             "DOCKER_HOST",
+            "DOCKER_CONTEXT",
+            "BUILDX_CONFIG",
         ] {
             command.env_remove(variable);
         }

@@ -30,6 +30,8 @@ pub enum Command {
     Runner(runner::Arguments),
     /// Connect standard input and output to the daemon's socket
     DialStdio(Dial),
+    /// Register emulators for other architectures, and tell which platforms run
+    Binfmt(binfmt::command::Args),
     /// Look into the running daemon
     Debug {
         #[command(flatten)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::request::Flags;
 use super::run::{Work, run};
 use super::solve::Response;
+use crate::drivers::Driver;
 use crate::instance::Builders;
 use crate::output;
 use crate::progress::status::VertexWarning;
@@ -40,6 +41,7 @@ pub async fn show(
     } else {
         Paint::None
     };
+    let targets = &with_default_output(work, targets);
     warn_of_missing_outputs(targets, &builder.driver);
     let (display, progress) = Display::start(mode, heading, paint)?;
     builders.touch(builder)?;
@@ -54,10 +56,25 @@ pub async fn show(
     })
 }
 
+fn misses_an_output(flags: &Flags) -> bool {
+    !flags.linked && flags.outputs.is_empty() && !flags.push && !flags.load
+}
+
+/// Where the builder says so, what has no output goes into the Docker engine.
+fn with_default_output(work: &Work<'_>, targets: &BTreeMap<String, Flags>) -> BTreeMap<String, Flags> {
+    let mut drivers = work.nodes.iter().filter_map(|node| node.driver.as_ref());
+    let loads = drivers.any(Driver::loads_by_default);
+    let mut targets = targets.clone();
+    for flags in targets.values_mut() {
+        flags.load |= loads && misses_an_output(flags);
+    }
+    targets
+}
+
 fn warn_of_missing_outputs(targets: &BTreeMap<String, Flags>, driver: &str) {
     let missing: Vec<&str> = targets
         .iter()
-        .filter(|(_, flags)| !flags.linked && flags.outputs.is_empty() && !flags.push && !flags.load)
+        .filter(|(_, flags)| misses_an_output(flags))
         .map(|(name, _)| name.as_str())
         .collect();
     let of = match missing.as_slice() {

@@ -51,12 +51,8 @@ impl Folder {
         &self.path
     }
 
-    /// Makes what is missing and takes the lock; others wait until the file is dropped.
-    pub(super) fn lock(&self) -> Result<File, StoreError> {
-        let failed = |source| StoreError::Open {
-            path: self.path.clone(),
-            source,
-        };
+    /// Makes what is missing.
+    fn prepare(&self) -> Result<(), StoreError> {
         for part in ["instances", "defaults", "activity"] {
             let part = self.path.join(part);
             if !part.is_dir() {
@@ -64,9 +60,22 @@ impl Folder {
                     .recursive(true)
                     .mode(0o700)
                     .create(&part)
-                    .map_err(failed)?;
+                    .map_err(|source| StoreError::Open {
+                        path: self.path.clone(),
+                        source,
+                    })?;
             }
         }
+        Ok(())
+    }
+
+    /// Takes the lock; others wait until the file is dropped.
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
+        let failed = |source| StoreError::Open {
+            path: self.path.clone(),
+            source,
+        };
+        self.prepare()?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -143,6 +152,7 @@ impl Folder {
 
     /// Notes that the instance was used just now.
     pub(super) fn touch(&self, name: &str) -> Result<(), StoreError> {
+        self.prepare()?;
         let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
         write(&self.activity(name)?, now.to_string().as_bytes())
     }

@@ -137,6 +137,10 @@ async fn save(args: &CreateArgs, context: &Context, builders: &Builders) -> anyh
     )?;
 
     if driver == drivers::CONTAINER {
+        // What is wrong without an engine is said without one.
+        if let Some(name) = &args.name {
+            existing(args, &builders.lock()?, name, &driver)?;
+        }
         answering_engine(args, context).await?;
     }
 

@@ -9,7 +9,7 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bollard::Docker;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, TagImageOptionsBuilder};
 use futures::{StreamExt as _, TryStreamExt as _};
 use sha2::Digest as _;
 use tokio_util::io::ReaderStream;
@@ -63,6 +63,18 @@ pub async fn provide(settings: &Settings, docker: &Docker) -> Result<String, Dri
             action: format!("import the image {name}"),
             source,
         })?;
+    // For people, who run it by hand: the one made last.
+    let latest = TagImageOptionsBuilder::new()
+        .repo(REPOSITORY)
+        .tag("latest")
+        .build();
+    docker
+        .tag_image(&name, Some(latest))
+        .await
+        .map_err(|source| DriverError::Request {
+            action: format!("name the image {name}"),
+            source,
+        })?;
     Ok(name)
 }
 
@@ -114,8 +126,12 @@ fn collect(executable: &Path) -> Vec<Entry> {
     entries
 }
 
+/// What is made around the entries; raised when that changes.
+const LAYOUT: &[u8] = b"2";
+
 fn tag(entries: &[Entry]) -> Result<String, DriverError> {
     let mut whole = sha2::Sha256::new();
+    whole.update(LAYOUT);
     for entry in entries {
         whole.update(entry.target.as_bytes());
         whole.update(executable::hash(&entry.source)?);
@@ -152,8 +168,8 @@ fn archive(entries: &[Entry]) -> Result<File, DriverError> {
         tar.append_data(&mut header, &entry.target, file)
             .map_err(file_error("packing", &entry.source))?;
     }
-    // The names under which BuildKit's users and tools call the daemon and its helper.
-    for name in ["buildkitd", "buildctl"] {
+    // The names under which BuildKit's users and tools call the daemon, its helper, and what registers emulators.
+    for name in ["buildkitd", "buildctl", "binfmt"] {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
         tar.append_link(&mut header, format!("usr/bin/{name}"), "builderd")
             .map_err(failed)?;

@@ -5,11 +5,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod base_images;
+mod builders;
 mod cache;
 mod contexts;
 mod crashes;
 mod disk;
 mod docker_engine;
+mod docker_plugin;
 mod docker_session;
 mod dockerfiles;
 mod golden_lists;
