@@ -8,6 +8,7 @@ use registry::reference::ReferenceError;
 use crate::executor::step::StepError;
 use crate::session::SessionError;
 use crate::sources::git::GitError;
+use crate::sources::http::HttpError;
 use crate::sources::image::{FetchError, ImageError};
 use crate::sources::local::LocalError;
 use crate::store::{LayerError, WorkLost};
@@ -36,6 +37,11 @@ pub enum OpError {
     Local(#[from] LocalError),
     #[error(transparent)]
     Git(Box<GitError>),
+    #[error(transparent)]
+    Http(Box<HttpError>),
+    /// A source that the client's policy does not let pass, as its text says.
+    #[error("{0}")]
+    Policy(String),
     #[error("invalid image reference {reference:?}")]
     Reference {
         reference: String,
@@ -88,5 +94,11 @@ impl From<FetchError> for OpError {
 impl From<GitError> for OpError {
     fn from(error: GitError) -> Self {
         Self::Git(Box::new(error))
+    }
+}
+
+impl From<HttpError> for OpError {
+    fn from(error: HttpError) -> Self {
+        Self::Http(Box::new(error))
     }
 }

@@ -17,7 +17,7 @@ mod transfers;
 pub use group::Group;
 pub use registry::{Session, SessionStream, Sessions};
 pub use secret::Secret;
-pub use services::{Credentials, method};
+pub use services::{Credentials, UPLOAD_HOST, method};
 pub use transfers::{FileRequest, Files};
 
 use std::sync::Arc;

@@ -13,7 +13,9 @@ mod inputs;
 mod job;
 mod outcome;
 pub mod platforms;
+mod policy;
 mod schedule;
+mod source_meta;
 
 use std::sync::Arc;
 
@@ -23,12 +25,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub use error::{Failure, SolveError};
 pub use export::{ExportRequest, Exports};
 pub use frontend::BuildRequest;
-pub(crate) use inputs::WantedObjects;
 pub use job::{Entitlements, Job};
 pub use outcome::{Outcome, Reference, References};
+pub use policy::PolicyError;
+pub(crate) use source_meta::{SourceMetaError, wanted_image};
 
 use crate::executor::Executor;
 use crate::session::Group;
+use crate::sources::http::Downloader;
 use crate::sources::image::Images;
 use crate::store::Store;
 
@@ -42,6 +46,7 @@ struct Inner {
     executor: Executor,
     /// Without credentials; each build looks images up in its own client's name.
     registries: registry::Client,
+    downloader: Downloader,
     platforms: platforms::Platforms,
     flights: flight::Flights,
     /// Turns for steps that run at the same time, over all builds.
@@ -58,6 +63,7 @@ impl Solver {
             store,
             executor,
             registries: registry::Client::new(registries, Arc::new(registry::client::Anonymous)),
+            downloader: Downloader::default(),
             platforms,
             flights: flight::Flights::default(),
             turns,
@@ -81,6 +87,10 @@ impl Solver {
 
     pub fn platforms(&self) -> &platforms::Platforms {
         &self.0.platforms
+    }
+
+    fn downloader(&self) -> &Downloader {
+        &self.0.downloader
     }
 
     fn flights(&self) -> &flight::Flights {

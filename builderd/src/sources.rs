@@ -1,5 +1,6 @@
 //! Sources: where the files that a build starts from come from.
 
 pub mod git;
+pub mod http;
 pub mod image;
 pub mod local;

@@ -23,6 +23,7 @@ pub(super) const GATEWAY: &[&str] = &[
     "resolveimage",
     "resolveimage.resolvemode",
     "source.metaresolver",
+    "source.metaresolver.http.checksumrequest",
 ];
 
 /// Of the Dockerfile frontend, as requests name them in `frontend.caps`.
@@ -60,6 +61,14 @@ pub(super) const OPERATIONS: &[&str] = &[
     "exec.mount.cache",
     "exec.mount.cache.sharing",
     "exec.mount.secret",
+    "source.http",
+    "source.http.auth",
+    "source.http.checksum",
+    "source.http.perm",
+    // Its name has been misspelt since it is there.
+    "soruce.http.uidgid",
+    "source.http.header",
+    "source.policy.session",
     "exec.meta.base",
     "exec.meta.network",
     "exec.meta.proxyenv",

@@ -48,7 +48,10 @@ impl Control for Service {
         check(daemon, &request)?;
         let sessions = daemon.sessions.group([request.session.as_str()]);
         let granted = granted(daemon, &request.entitlements)?;
-        let job = Job::new(daemon.solver.clone(), sessions, granted);
+        let policy = Some(request.source_policy_session.as_str())
+            .filter(|id| !id.is_empty())
+            .map(|id| sessions.only(id));
+        let job = Job::new(daemon.solver.clone(), sessions, policy, granted);
         let build = Arc::new(Build::new(&request, job));
         let _upkeep = WakesUpkeep(daemon);
         // Dropped with this future when the client gives the call up.
@@ -239,9 +242,10 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(), Status> {
         .source_policy
         .as_ref()
         .is_some_and(|policy| !policy.rules.is_empty())
-        || !request.source_policy_session.is_empty()
     {
-        return Err(Status::unimplemented("source policies are not supported yet"));
+        return Err(Status::unimplemented(
+            "source policies in a file are not supported: unset EXPERIMENTAL_BUILDKIT_SOURCE_POLICY",
+        ));
     }
     if request.proxy_network {
         return Err(Status::unimplemented(

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use proto::policysession::{CheckPolicyRequest, CheckPolicyResponse};
+
 use super::{Credentials, FileRequest, Files, Secret, Session, SessionError, Sessions, method};
 
 #[derive(Clone, Debug)]
@@ -77,6 +79,19 @@ impl Group {
             }
         }
         Ok(None)
+    }
+
+    /// What the policy of the first client that has one says of a source.
+    pub async fn check_policy(
+        &self,
+        question: CheckPolicyRequest,
+    ) -> Result<CheckPolicyResponse, SessionError> {
+        match self.offering(method::CHECK_POLICY).await?.first() {
+            Some(session) => session.check_policy(question).await,
+            None => Err(SessionError::Unsupported {
+                method: method::CHECK_POLICY,
+            }),
+        }
     }
 
     /// The first client that has an SSH agent of that name.

@@ -7,6 +7,8 @@ use futures::{Stream, StreamExt, TryFutureExt};
 use proto::filesync::CredentialsRequest;
 use proto::filesync::auth_client::AuthClient;
 use proto::headers;
+use proto::policysession::policy_verifier_client::PolicyVerifierClient;
+use proto::policysession::{CheckPolicyRequest, CheckPolicyResponse};
 use proto::secrets::GetSecretRequest;
 use proto::secrets::secrets_client::SecretsClient;
 use proto::tunnel::{MAX_MESSAGE, Tunnel};
@@ -27,6 +29,7 @@ pub mod method {
     pub const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
     pub const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
     pub const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
+    pub const CHECK_POLICY: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
     pub const PULL: &str = "/moby.upload.v1.Upload/Pull";
 }
 
@@ -84,6 +87,17 @@ impl Session {
         }
     }
 
+    /// What the client's policy says of a source.
+    pub async fn check_policy(
+        &self,
+        question: CheckPolicyRequest,
+    ) -> Result<CheckPolicyResponse, SessionError> {
+        const METHOD: &str = method::CHECK_POLICY;
+        self.require(METHOD)?;
+        let mut client = PolicyVerifierClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE);
+        Ok(within(METHOD, client.check_policy(question)).await?.into_inner())
+    }
+
     /// Fails if the client has no SSH agent of that name.
     pub async fn check_agent(&self, id: &str) -> Result<(), SessionError> {
         const METHOD: &str = method::CHECK_AGENT;
@@ -129,7 +143,7 @@ impl Session {
     pub async fn pull(
         &self,
         id: &str,
-    ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send, SessionError> {
+    ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, SessionError> {
         const METHOD: &str = method::PULL;
         self.require(METHOD)?;
         let mut client = upload::upload_client::UploadClient::new(self.channel());

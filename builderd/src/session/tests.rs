@@ -15,7 +15,10 @@ use proto::filesync::file_send_server::{FileSend, FileSendServer};
 use proto::headers;
 use proto::secrets::secrets_server::{Secrets, SecretsServer};
 use proto::secrets::{GetSecretRequest, GetSecretResponse};
+use proto::sshforward::ssh_server::{Ssh, SshServer};
 use proto::tunnel::{self, Tunnel};
+use proto::upload::upload_server::{Upload, UploadServer};
+use proto::{sshforward, upload};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -94,13 +97,64 @@ impl FileSend for Client {
     }
 }
 
+type AgentBytes = Pin<Box<dyn Stream<Item = Result<sshforward::BytesMessage, Status>> + Send>>;
+
+/// An agent that says what it hears.
+#[tonic::async_trait]
+impl Ssh for Client {
+    type ForwardAgentStream = AgentBytes;
+
+    async fn check_agent(
+        &self,
+        request: Request<sshforward::CheckAgentRequest>,
+    ) -> Result<Response<sshforward::CheckAgentResponse>, Status> {
+        match request.into_inner().id.as_str() {
+            "default" => Ok(Response::new(sshforward::CheckAgentResponse::default())),
+            _ => Err(Status::not_found("no such agent")),
+        }
+    }
+
+    async fn forward_agent(
+        &self,
+        request: Request<Streaming<sshforward::BytesMessage>>,
+    ) -> Result<Response<AgentBytes>, Status> {
+        Ok(Response::new(request.into_inner().boxed()))
+    }
+}
+
+type Pulled = Pin<Box<dyn Stream<Item = Result<upload::BytesMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Upload for Client {
+    type PullStream = Pulled;
+
+    async fn pull(
+        &self,
+        request: Request<Streaming<upload::BytesMessage>>,
+    ) -> Result<Response<Pulled>, Status> {
+        match headers::value(request.metadata(), headers::UPLOAD_PATH).as_deref() {
+            Some("/file") => {
+                let parts = [&b"con"[..], b"tent"].map(|data| Ok(upload::BytesMessage { data: data.into() }));
+                Ok(Response::new(futures::stream::iter(parts).boxed()))
+            }
+            _ => Err(Status::not_found("no such file")),
+        }
+    }
+}
+
 /// Opens a session for `client` and keeps it open until the returned task ends.
 pub(crate) async fn open(sessions: &Arc<Sessions>, id: &str, client: Client) -> tokio::task::JoinHandle<()> {
     let mut metadata = MetadataMap::new();
     headers::append(&mut metadata, headers::SESSION_ID, [id]).unwrap();
     headers::append(&mut metadata, headers::SESSION_SHARED_KEY, ["key"]).unwrap();
     // Clients write method names in the case they like.
-    let methods = [method::GET_SECRET.to_lowercase(), method::SEND_FILES.to_owned()];
+    let methods = [
+        method::GET_SECRET.to_lowercase(),
+        method::SEND_FILES.to_owned(),
+        method::CHECK_AGENT.to_owned(),
+        method::FORWARD_AGENT.to_owned(),
+        method::PULL.to_owned(),
+    ];
     headers::append(&mut metadata, headers::SESSION_METHOD, methods).unwrap();
     let (to_daemon, for_daemon) = mpsc::channel(1);
     let (to_client, for_client) = mpsc::channel(1);
@@ -123,7 +177,10 @@ pub(crate) async fn open(sessions: &Arc<Sessions>, id: &str, client: Client) -> 
             }
         }
     });
-    let routes = Routes::new(SecretsServer::new(client.clone())).add_service(FileSendServer::new(client));
+    let routes = Routes::new(SecretsServer::new(client.clone()))
+        .add_service(SshServer::new(client.clone()))
+        .add_service(UploadServer::new(client.clone()))
+        .add_service(FileSendServer::new(client));
     tokio::spawn(async move {
         tunnel::serve(tunnel, routes, std::future::pending()).await.ok();
     })

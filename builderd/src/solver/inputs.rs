@@ -5,6 +5,7 @@ use std::sync::Arc;
 use binfmt::Platform;
 use proto::pb;
 use registry::Reference;
+use registry::digest::{Algorithm, Digest};
 
 use super::Job;
 use super::job::Done;
@@ -14,6 +15,7 @@ use crate::graph::Vertex;
 use crate::ops::OpError;
 use crate::progress::VertexProgress;
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
+use crate::sources::http::{self, HttpError, HttpSource, Loaded};
 use crate::sources::image::{FetchError, Freshness, Image, ImageError};
 use crate::sources::local::{self, LocalSource};
 use crate::store::{CacheKey, CachedResult, Snapshot};
@@ -21,10 +23,12 @@ use crate::store::{CacheKey, CachedResult, Snapshot};
 const IMAGE: &str = "docker-image";
 const LOCAL: &str = "local";
 const GIT: &str = "git";
+const HTTP: &str = "http";
+const HTTPS: &str = "https";
 
 /// Whether the objects behind a reference are wanted, which have to be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WantedObjects {
+pub(super) enum WantedObjects {
     None,
     All,
 }
@@ -52,6 +56,8 @@ impl Job {
         vertex: &Vertex,
         progress: &VertexProgress,
     ) -> Result<Done, OpError> {
+        let permitted = self.permitted(source, vertex.op.platform.as_ref()).await;
+        let source = &permitted.map_err(|error| OpError::Policy(proto::chain(&error)))?;
         let snapshot = match source.identifier.split_once("://") {
             Some((LOCAL, _)) => {
                 let source = LocalSource::parse(source)?;
@@ -72,10 +78,19 @@ impl Job {
                 image.snapshot.clone()
             }
             Some((GIT, _)) => return self.repository(source, progress).await,
+            Some((HTTP | HTTPS, _)) => {
+                let request = self.download(source, progress)?;
+                let _flight = self.solver().flights().lock(request.flight()).await;
+                let loaded = request.load().await?;
+                return Ok(Done {
+                    outputs: vec![loaded.snapshot],
+                    cached: loaded.cached,
+                });
+            }
             _ => {
                 let what = &source.identifier;
                 return Err(OpError::Unsupported(format!(
-                    "source {what} is not supported yet: copy it into the context"
+                    "source {what} is not supported: use an image, a folder, a git repository or an http address"
                 )));
             }
         };
@@ -115,7 +130,7 @@ impl Job {
     }
 
     /// Looks up what a repository's reference names, and the objects behind it if they are wanted, in a vertex of its own.
-    pub(crate) async fn resolve_repository(
+    pub(super) async fn resolve_repository(
         &self,
         source: &pb::SourceOp,
         name: &str,
@@ -151,6 +166,47 @@ impl Job {
         };
         let folder = [sessions.as_str(), &source.files.name, &source.shared_key_hint];
         CacheKey::new("local transfer", folder)
+    }
+
+    fn download<'a>(
+        &'a self,
+        source: &pb::SourceOp,
+        progress: &'a VertexProgress,
+    ) -> Result<http::Request<'a>, HttpError> {
+        Ok(http::Request {
+            downloader: self.solver().downloader(),
+            source: HttpSource::parse(source)?,
+            sessions: self.sessions(),
+            store: self.solver().store(),
+            log: progress,
+        })
+    }
+
+    /// Gets a file, in a vertex of its own; if it is wanted, with another digest of it and some more bytes.
+    pub(super) async fn resolve_file(
+        &self,
+        source: &pb::SourceOp,
+        name: &str,
+        checksum: Option<(Algorithm, Vec<u8>)>,
+    ) -> Result<(Loaded, Option<Digest>), HttpError> {
+        let progress = self.progress().internal_vertex(name);
+        progress.start();
+        let resolve = async {
+            let request = self.download(source, &progress)?;
+            let _flight = self.solver().flights().lock(request.flight()).await;
+            let loaded = request.load().await?;
+            let digest = match checksum {
+                Some((algorithm, suffix)) => Some(request.checksum(&loaded, algorithm, suffix).await?),
+                None => None,
+            };
+            Ok((loaded, digest))
+        };
+        let resolved = resolve.await;
+        match &resolved {
+            Ok(_) => progress.complete(),
+            Err(error) => progress.fail(&proto::chain(error)),
+        }
+        resolved
     }
 
     async fn image(

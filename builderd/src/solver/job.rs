@@ -34,6 +34,8 @@ pub struct Job {
     store: Store,
     /// The sessions that serve files and credentials.
     sessions: Group,
+    /// The session whose policy is asked about every source.
+    policy: Option<Group>,
     entitlements: Entitlements,
     graph: Mutex<Graph>,
     finished: Mutex<HashMap<String, Outputs>>,
@@ -54,7 +56,12 @@ pub(super) struct Done {
 }
 
 impl Job {
-    pub fn new(solver: Solver, sessions: Group, entitlements: Entitlements) -> Arc<Self> {
+    pub fn new(
+        solver: Solver,
+        sessions: Group,
+        policy: Option<Group>,
+        entitlements: Entitlements,
+    ) -> Arc<Self> {
         let store = solver.store().leased();
         Arc::new(Self {
             sandboxes: solver.executor().sandboxes(),
@@ -62,6 +69,7 @@ impl Job {
             store,
             solver,
             sessions,
+            policy,
             entitlements,
             graph: Mutex::default(),
             finished: Mutex::default(),
@@ -83,6 +91,10 @@ impl Job {
 
     pub fn sessions(&self) -> &Group {
         &self.sessions
+    }
+
+    pub(super) fn policy(&self) -> Option<&Group> {
+        self.policy.as_ref()
     }
 
     pub fn images(&self) -> &Images {

@@ -55,6 +55,7 @@ impl World {
         Job::new(
             self.solver.clone(),
             Sessions::new().group(Vec::<String>::new()),
+            None,
             Entitlements::default(),
         )
     }

@@ -14,6 +14,7 @@ mod docker_engine;
 mod docker_plugin;
 mod docker_session;
 mod dockerfiles;
+mod downloads;
 mod golden_lists;
 mod history;
 mod images;

@@ -59,3 +59,36 @@ async fn relay(mut stream: UnixStream, session: Arc<Session>, id: String) {
         tracing::debug!(%error, "a connection to the client's SSH agent broke off");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::session::{Sessions, tests as client};
+
+    #[tokio::test]
+    async fn what_is_said_to_the_socket_reaches_the_clients_agent() {
+        let sessions = Sessions::new();
+        let _client = client::open(&sessions, "a", client::Client::default()).await;
+        let group = sessions.group(["a"]);
+        assert!(group.agent("other").await.unwrap().is_none());
+        let session = group.agent("default").await.unwrap().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let socket = AgentSocket::listen(folder.path(), session, "default").unwrap();
+        for text in ["one", "two"] {
+            let mut stream = UnixStream::connect(socket.path()).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut heard = [0; 3];
+            stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, text.as_bytes());
+        }
+        let path = socket.path().to_owned();
+        drop(socket);
+        tokio::task::yield_now().await;
+        let gone = async { while UnixStream::connect(&path).await.is_ok() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(10), gone)
+            .await
+            .unwrap();
+    }
+}

@@ -1,0 +1,199 @@
+//! What is known of a source before it is used: the answer to `ResolveSourceMeta`, which policies may ask for as well.
+
+use binfmt::Platform;
+use dockerfile::address::without_credentials;
+use proto::gateway::checksum_request::ChecksumAlgo;
+use proto::gateway::{
+    ChecksumResponse, ResolveSourceGitRequest, ResolveSourceGitResponse, ResolveSourceHttpRequest,
+    ResolveSourceHttpResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest,
+    ResolveSourceMetaResponse,
+};
+use proto::pb;
+use registry::Reference;
+use registry::digest::Algorithm;
+use registry::reference::ReferenceError;
+
+use super::Job;
+use super::inputs::WantedObjects;
+use crate::frontend::{ResolveMode, WantedImage};
+use crate::sources::git::GitError;
+use crate::sources::http::HttpError;
+use crate::sources::image::ImageError;
+
+const IMAGE_SCHEME: &str = "docker-image://";
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceMetaError {
+    #[error("no source is named")]
+    NoSource,
+    #[error(transparent)]
+    Reference(ReferenceError),
+    #[error("unknown resolve mode {0:?}")]
+    ResolveMode(String),
+    #[error("unsupported checksum algorithm {0}")]
+    Algorithm(i32),
+    #[error(
+        "the metadata of {0} cannot be resolved; only images, git repositories and http addresses are supported"
+    )]
+    Scheme(String),
+    #[error("attestations of images are not resolved")]
+    Attestations,
+    #[error(transparent)]
+    Image(ImageError),
+    #[error(transparent)]
+    Git(GitError),
+    #[error(transparent)]
+    Http(HttpError),
+}
+
+/// The image that a request means.
+pub(crate) fn wanted_image(
+    reference: &str,
+    platform: Option<&pb::Platform>,
+    mode: &str,
+    log_name: String,
+) -> Result<WantedImage, SourceMetaError> {
+    let reference: Reference = reference.parse().map_err(SourceMetaError::Reference)?;
+    let mode = match mode {
+        "" | "default" => ResolveMode::Default,
+        "pull" => ResolveMode::ForcePull,
+        "local" => ResolveMode::PreferLocal,
+        _ => return Err(SourceMetaError::ResolveMode(mode.to_owned())),
+    };
+    let platform = platform.map_or_else(Platform::host, |platform| {
+        Platform::new(&platform.os, &platform.architecture, &platform.variant)
+    });
+    let name = named(log_name, || format!("resolve image config for {reference}"));
+    Ok(WantedImage {
+        reference,
+        platform,
+        mode,
+        name,
+    })
+}
+
+fn named(log_name: String, default: impl FnOnce() -> String) -> String {
+    if log_name.is_empty() { default() } else { log_name }
+}
+
+impl Job {
+    pub(crate) async fn source_meta(
+        &self,
+        request: ResolveSourceMetaRequest,
+    ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
+        let source = request.source.clone().ok_or(SourceMetaError::NoSource)?;
+        let name = || format!("resolve {}", without_credentials(&source.identifier));
+        match source.identifier.split_once("://") {
+            Some(("docker-image", _)) => self.image_meta(request, source).await,
+            Some(("git", _)) => {
+                let name = named(request.log_name, name);
+                self.repository_meta(source, request.git.unwrap_or_default(), &name)
+                    .await
+            }
+            Some(("http" | "https", _)) => {
+                let name = named(request.log_name, name);
+                self.file_meta(source, request.http.unwrap_or_default(), &name)
+                    .await
+            }
+            _ => Err(SourceMetaError::Scheme(source.identifier)),
+        }
+    }
+
+    async fn image_meta(
+        &self,
+        request: ResolveSourceMetaRequest,
+        mut source: pb::SourceOp,
+    ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
+        let options = request.image.unwrap_or_default();
+        if options.attestation_chain || !options.resolve_attestations.is_empty() {
+            return Err(SourceMetaError::Attestations);
+        }
+        let reference = source.identifier.trim_start_matches(IMAGE_SCHEME);
+        let platform = request.platform.as_ref();
+        let wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
+        let image = self.resolve_image(wanted).await.map_err(SourceMetaError::Image)?;
+        source.identifier = format!("{IMAGE_SCHEME}{}", image.reference);
+        let config = if options.no_config {
+            Default::default()
+        } else {
+            image.config
+        };
+        Ok(ResolveSourceMetaResponse {
+            source: Some(source),
+            image: Some(ResolveSourceImageResponse {
+                digest: image.digest.to_string(),
+                config,
+                ..ResolveSourceImageResponse::default()
+            }),
+            ..ResolveSourceMetaResponse::default()
+        })
+    }
+
+    async fn repository_meta(
+        &self,
+        source: pb::SourceOp,
+        options: ResolveSourceGitRequest,
+        name: &str,
+    ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
+        let wanted = if options.return_object {
+            WantedObjects::All
+        } else {
+            WantedObjects::None
+        };
+        let (resolved, objects) = self
+            .resolve_repository(&source, name, wanted)
+            .await
+            .map_err(SourceMetaError::Git)?;
+        Ok(ResolveSourceMetaResponse {
+            source: Some(source),
+            git: Some(ResolveSourceGitResponse {
+                checksum: resolved.object,
+                r#ref: resolved.reference,
+                commit_checksum: resolved.commit.unwrap_or_default(),
+                commit_object: objects.commit.into(),
+                tag_object: objects.tag.into(),
+            }),
+            ..ResolveSourceMetaResponse::default()
+        })
+    }
+
+    async fn file_meta(
+        &self,
+        source: pb::SourceOp,
+        options: ResolveSourceHttpRequest,
+        name: &str,
+    ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
+        let wanted = options.checksum_request.map(|wanted| {
+            let algorithm = match ChecksumAlgo::try_from(wanted.algo) {
+                Ok(ChecksumAlgo::Sha256) => Algorithm::Sha256,
+                Ok(ChecksumAlgo::Sha384) => Algorithm::Sha384,
+                Ok(ChecksumAlgo::Sha512) => Algorithm::Sha512,
+                Err(_) => return Err(SourceMetaError::Algorithm(wanted.algo)),
+            };
+            Ok((algorithm, wanted.suffix))
+        });
+        let wanted = wanted.transpose()?;
+        let suffix = wanted
+            .as_ref()
+            .map(|(_, suffix)| suffix.clone())
+            .unwrap_or_default();
+        let checksum = wanted.map(|(algorithm, suffix)| (algorithm, suffix.to_vec()));
+        let (file, digest) = self
+            .resolve_file(&source, name, checksum)
+            .await
+            .map_err(SourceMetaError::Http)?;
+        Ok(ResolveSourceMetaResponse {
+            source: Some(source),
+            http: Some(ResolveSourceHttpResponse {
+                checksum: file.digest.to_string(),
+                filename: file.name,
+                last_modified: file.modified.map(Into::into),
+                checksum_response: digest.map(|digest| ChecksumResponse {
+                    digest: digest.to_string(),
+                    suffix,
+                }),
+            }),
+            ..ResolveSourceMetaResponse::default()
+        })
+    }
+}
