@@ -177,7 +177,7 @@ impl Job {
             downloader: self.solver().downloader(),
             source: HttpSource::parse(source)?,
             sessions: self.sessions(),
-            store: self.solver().store(),
+            store: self.store(),
             log: progress,
         })
     }
