@@ -43,7 +43,8 @@ pub(crate) fn load(files: &[&File], world: &World<'_>) -> Result<(Vec<Group>, Ve
     }
     let mut targets = Vec::new();
     for (name, service) in &project.services {
-        let failed = |why: String| Error::invalid(format!("failed to parse compose file: services.{name}: {why}"));
+        let failed =
+            |why: String| Error::invalid(format!("failed to parse compose file: services.{name}: {why}"));
         let target_name = sanitize(name);
         let Some(mut target) =
             service::target(service, &project.secrets, &variables, world).map_err(failed)?
@@ -87,7 +88,11 @@ fn variables(world: &World<'_>) -> Result<Variables, Error> {
                 variables.entry(name).or_insert(value);
             }
         }
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory
+            ) => {}
         Err(source) => {
             return Err(Error::Read {
                 path: ".env".to_owned(),
@@ -156,6 +161,3 @@ fn place(target: &mut Target, folder: &str) {
         .map(|name| (name.clone(), folder.to_owned()))
         .collect();
 }
-
-#[cfg(test)]
-mod tests;

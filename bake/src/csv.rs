@@ -6,8 +6,8 @@ pub(crate) fn fields(text: &str, separator: char) -> Result<Vec<String>, String>
     loop {
         let after = match rest.strip_prefix('"') {
             Some(quoted) => {
-                let (field, after) = quoted_field(quoted)
-                    .ok_or_else(|| format!("a quote in \"{text}\" is not closed"))?;
+                let (field, after) =
+                    quoted_field(quoted).ok_or_else(|| format!("a quote in \"{text}\" is not closed"))?;
                 fields.push(field);
                 after
             }

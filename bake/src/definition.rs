@@ -46,7 +46,9 @@ impl Definition {
             .collect();
         if let Some(file) = files.iter().find(|file| file.text.len() > LARGEST_FILE) {
             let name = &file.name;
-            return Err(Error::invalid(format!("{name} is larger than {LARGEST_FILE} bytes")));
+            return Err(Error::invalid(format!(
+                "{name} is larger than {LARGEST_FILE} bytes"
+            )));
         }
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new()
@@ -81,8 +83,8 @@ fn load(files: &[File], world: &World<'_>) -> Result<Definition, Error> {
             .iter()
             .map(|file| world.file_relative_paths.then(|| folder(&file.name)).flatten())
             .collect();
-        let evaluated = module::evaluate(&bodies, &folders, world)
-            .map_err(|problems| Error::of(problems, files))?;
+        let evaluated =
+            module::evaluate(&bodies, &folders, world).map_err(|problems| Error::of(problems, files))?;
         definition.lay_over(evaluated);
     }
     for group in &mut definition.groups {
@@ -170,7 +172,7 @@ impl Definition {
         for (label, mut names) in evaluated.renamed {
             let mut seen = std::collections::BTreeSet::new();
             names.retain(|name| seen.insert(name.clone()));
-            if names != [label.clone()] {
+            if !names.is_empty() && names != [label.clone()] {
                 self.groups.push(Group {
                     name: label,
                     targets: Some(names),

@@ -20,9 +20,9 @@ impl Error {
     /// The place that an excerpt should show.
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Diagnostics(diagnostics) => {
-                diagnostics.iter().find_map(|diagnostic| diagnostic.place.as_ref())
-            }
+            Self::Diagnostics(diagnostics) => diagnostics
+                .iter()
+                .find_map(|diagnostic| diagnostic.place.as_ref()),
             _ => None,
         }
     }

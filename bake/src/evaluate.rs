@@ -13,9 +13,9 @@ use crate::error::{Outcome, Problem};
 use crate::module::Module;
 use crate::source::Span;
 use crate::syntax::{Expr, For, Key, Kind, Part};
+use crate::value::Value;
 use crate::value::convert::{convert, text, unify};
 use crate::value::shape::Shape;
-use crate::value::Value;
 
 const DEEPEST: usize = 1000;
 /// Roughly bytes.
@@ -128,7 +128,11 @@ impl Module<'_> {
                 Part::Value(expr) => {
                     let value = self.evaluate(expr, scope)?;
                     let invalid = |detail: &str| {
-                        Err(Problem::new("Invalid template interpolation value", detail, expr.span))
+                        Err(Problem::new(
+                            "Invalid template interpolation value",
+                            detail,
+                            expr.span,
+                        ))
                     };
                     if value.is_null() {
                         return invalid(
@@ -148,7 +152,11 @@ impl Module<'_> {
                     then,
                     otherwise,
                 } => {
-                    let chosen = if self.condition(condition, scope)? { then } else { otherwise };
+                    let chosen = if self.condition(condition, scope)? {
+                        then
+                    } else {
+                        otherwise
+                    };
                     self.template(chosen, scope, out)?;
                 }
                 Part::For {
@@ -209,7 +217,7 @@ impl Module<'_> {
         let mut object = BTreeMap::new();
         for (key, value) in entries {
             let key = match key {
-                Key::Name(name, _) => name.clone(),
+                Key::Name(name) => name.clone(),
                 Key::Expr(expr) => self.key(expr, scope)?,
             };
             object.insert(key, self.evaluate(value, scope)?);
@@ -220,7 +228,11 @@ impl Module<'_> {
     fn key(&self, expr: &Expr, scope: &Scope<'_>) -> Outcome<String> {
         let value = self.evaluate(expr, scope)?;
         if value.is_null() {
-            return Err(Problem::new("Null value as key", "Can't use a null value as a key.", expr.span));
+            return Err(Problem::new(
+                "Null value as key",
+                "Can't use a null value as a key.",
+                expr.span,
+            ));
         }
         text(&value).ok_or_else(|| {
             Problem::new(
@@ -263,7 +275,11 @@ impl Module<'_> {
                 object.insert(name, value);
             }
         }
-        object.extend(groups.into_iter().map(|(name, group)| (name, Value::Tuple(group))));
+        object.extend(
+            groups
+                .into_iter()
+                .map(|(name, group)| (name, Value::Tuple(group))),
+        );
         Ok(if each.key.is_some() {
             Value::Object(object)
         } else {

@@ -17,15 +17,6 @@ impl Node {
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
-
-    pub fn object<const N: usize>(fields: [(&str, Self); N]) -> Self {
-        Self::Object(
-            fields
-                .into_iter()
-                .map(|(name, node)| (name.to_owned(), node))
-                .collect(),
-        )
-    }
 }
 
 impl std::fmt::Display for Node {

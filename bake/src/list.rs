@@ -84,7 +84,10 @@ impl Definition {
             }
         });
         // A name that begins with an underscore is private.
-        let mut rows: Vec<Row> = targets.chain(groups).filter(|row| !row.name.starts_with('_')).collect();
+        let mut rows: Vec<Row> = targets
+            .chain(groups)
+            .filter(|row| !row.name.starts_with('_'))
+            .collect();
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         if layout == Layout::Table {
             let mut cells = vec![vec!["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
@@ -153,7 +156,11 @@ fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
-            let widest = rows.iter().map(|row| width_of(&row[column])).max().unwrap_or_default();
+            let widest = rows
+                .iter()
+                .map(|row| width_of(&row[column]))
+                .max()
+                .unwrap_or_default();
             (widest + 1).next_multiple_of(TAB)
         })
         .collect();

@@ -11,8 +11,8 @@ mod variable;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-pub(crate) use blocks::{Kind, is_valid_name};
 use blocks::Blocks;
+pub(crate) use blocks::{Kind, is_valid_name};
 pub use variable::Variable;
 
 use crate::error::{Outcome, Problem};

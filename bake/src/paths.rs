@@ -1,7 +1,7 @@
 //! Paths as text, with slashes.
 
 /// Go's `path.Clean`: without empty and single-dot parts, and with `..` resolved where it can be.
-pub(crate) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -81,7 +81,12 @@ mod tests {
 
     #[test]
     fn addresses_are_told_from_folders() {
-        for path in ["https://h/x.git", "git@github.com:a/b.git", "github.com/a/b", "ssh://git@h/x"] {
+        for path in [
+            "https://h/x.git",
+            "git@github.com:a/b.git",
+            "github.com/a/b",
+            "ssh://git@h/x",
+        ] {
             assert!(is_remote(path), "{path}");
         }
         for path in ["a/b", "./git@x", "user@folder", "target:x", "/abs:x"] {

@@ -1,6 +1,6 @@
 //! Which targets are built, with all that they inherit and all that they are linked to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::definition::{Definition, rebased};
 use crate::error::Error;
@@ -39,12 +39,12 @@ impl Definition {
         let mut resolver = Resolver::new(self, overrides);
         let mut selection = Selection::default();
         for name in &wanted {
-            let (targets, groups) = self.members(name);
-            for target in targets {
+            let members = self.members(name)?;
+            for target in members.targets {
                 let resolved = resolver.resolve(&target)?;
                 selection.targets.insert(target, resolved);
             }
-            for group in groups {
+            for group in members.groups {
                 if let Some(found) = self.groups.iter().find(|known| known.name == group) {
                     selection.groups.entry(group).or_insert_with(|| found.clone());
                 }
@@ -71,30 +71,57 @@ impl Definition {
             .cloned()
             .collect();
         if found.is_empty() {
-            return Err(Error::invalid(format!("could not find any target matching \"{name}\"")));
+            return Err(Error::invalid(format!(
+                "could not find any target matching \"{name}\""
+            )));
         }
         Ok(found)
     }
 
-    /// The targets and groups that a name stands for. A group that is a member of itself adds nothing.
-    fn members(&self, name: &str) -> (Vec<String>, Vec<String>) {
-        let (mut targets, mut groups) = (Vec::new(), Vec::new());
-        let mut seen = BTreeSet::new();
-        let mut open = vec![name.to_owned()];
-        while let Some(name) = open.pop() {
-            if !seen.insert(name.clone()) {
-                continue;
-            }
-            match self.groups.iter().find(|group| group.name == name) {
-                Some(group) => {
-                    groups.push(name);
-                    open.extend(group.targets.iter().flatten().rev().cloned());
-                }
-                None => targets.push(name),
-            }
-        }
-        (targets, groups)
+    /// The targets and groups that a name stands for.
+    fn members(&self, name: &str) -> Result<Members, Error> {
+        let mut members = Members::default();
+        self.add_members(name, &mut members, &mut Vec::new())?;
+        Ok(members)
     }
+
+    fn add_members(&self, name: &str, members: &mut Members, path: &mut Vec<String>) -> Result<(), Error> {
+        let Some(group) = self.groups.iter().find(|group| group.name == name) else {
+            if !members.targets.iter().any(|known| known == name) {
+                members.targets.push(name.to_owned());
+            }
+            return Ok(());
+        };
+        if let Some(from) = path.iter().position(|known| known == name) {
+            let mut cycle = path[from..].to_vec();
+            cycle.push(name.to_owned());
+            return Err(Error::invalid(format!(
+                "group cycle not allowed for {name}: {}",
+                cycle.join(" -> ")
+            )));
+        }
+        if members.groups.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        if path.len() > DEEPEST {
+            return Err(Error::invalid(format!(
+                "groups are members of each other more than {DEEPEST} levels deep"
+            )));
+        }
+        members.groups.push(name.to_owned());
+        path.push(name.to_owned());
+        for member in group.targets.iter().flatten() {
+            self.add_members(member, members, path)?;
+        }
+        path.pop();
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    targets: Vec<String>,
+    groups: Vec<String>,
 }
 
 impl Selection {
@@ -111,7 +138,8 @@ impl Selection {
             group.targets.get_or_insert_default().push(name.clone());
         }
         if let Some(Group {
-            targets: Some(targets), ..
+            targets: Some(targets),
+            ..
         }) = self.groups.get_mut("default")
         {
             targets.sort();
@@ -175,7 +203,7 @@ impl<'a> Resolver<'a> {
         Ok(target)
     }
 
-    /// Nothing for a target that is being resolved: inheriting from oneself adds nothing.
+    /// Nothing for a target that is being resolved: in buildx, inheriting from oneself adds nothing.
     fn inherit(&mut self, name: &str, doing: &mut Vec<String>) -> Result<Option<Target>, Error> {
         if let Some(target) = self.done.get(name) {
             return Ok(Some(target.clone()));
@@ -218,7 +246,12 @@ impl<'a> Resolver<'a> {
 
     fn missing(&self, name: &str) -> String {
         let mut text = format!("failed to find target {name}");
-        let names: Vec<&str> = self.targets.keys().copied().filter(|name| !name.starts_with('_')).collect();
+        let names: Vec<&str> = self
+            .targets
+            .keys()
+            .copied()
+            .filter(|name| !name.starts_with('_'))
+            .collect();
         if names.is_empty() {
             text.push_str(": the definition has no targets");
         } else if names.len() <= 20 {

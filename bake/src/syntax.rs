@@ -103,7 +103,7 @@ pub(crate) enum Operator {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Key {
-    Name(String, Span),
+    Name(String),
     Expr(Expr),
 }
 

@@ -97,7 +97,11 @@ impl Value {
             (Self::String(a), Self::String(b)) => a.cmp(b),
             (a, b) => match (a.elements(), b.elements(), a.entries(), b.entries()) {
                 (Some(a), Some(b), ..) => {
-                    let unequal = a.iter().zip(b).map(|(a, b)| a.order(b)).find(|order| order.is_ne());
+                    let unequal = a
+                        .iter()
+                        .zip(b)
+                        .map(|(a, b)| a.order(b))
+                        .find(|order| order.is_ne());
                     unequal.unwrap_or_else(|| a.len().cmp(&b.len()))
                 }
                 (_, _, Some(a), Some(b)) => {

@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
 
 use crate::commands::{
-    self, Context, build::BuildArgs, completion::CompletionArgs, create::CreateArgs,
+    self, Context, bake::BakeArgs, build::BuildArgs, completion::CompletionArgs, create::CreateArgs,
     dial_stdio::DialStdioArgs, du::DuArgs, history::HistoryArgs, imagetools::ImagetoolsArgs,
     inspect::InspectArgs, ls::LsArgs, manifest::ManifestArgs, manifest_tool::ManifestToolArgs,
     prune::PruneArgs, rm::RmArgs, stop::StopArgs, use_builder::UseArgs,
@@ -52,6 +52,8 @@ pub struct Cli {
 enum Command {
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    #[command(visible_alias = "f")]
+    Bake(Box<BakeArgs>),
     Create(CreateArgs),
     Use(UseArgs),
     Inspect(InspectArgs),
@@ -112,6 +114,7 @@ impl Cli {
             Command::Binfmt(args) => return Ok(args.run()),
             Command::Manifest(args) => return Ok(commands::manifest::run(&args, &context).await),
             Command::Build(args) => commands::build::run(&args, &context).await?,
+            Command::Bake(args) => commands::bake::run(&args, &context).await?,
             Command::Create(args) => commands::create::run(&args, &context).await?,
             Command::Use(args) => commands::use_builder::run(&args, &context)?,
             Command::Inspect(args) => commands::inspect::run(&args, &context).await?,

@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments, whose texts are the manual, and the work.
 
+pub mod bake;
 pub mod build;
 pub mod completion;
 pub mod create;

@@ -42,6 +42,9 @@ pub struct Interrupted;
 
 /// Prints the failure and says how to exit.
 pub fn report(error: &anyhow::Error) -> u8 {
+    if let Some(place) = error.downcast_ref::<bake::Error>().and_then(bake::Error::place) {
+        output::note(excerpt(&source_of(place)).trim_end_matches('\n'));
+    }
     if let Some(failed) = error.downcast_ref::<BuildFailed>() {
         for detail in errdefs::details(&failed.status) {
             match detail {
@@ -62,6 +65,25 @@ pub fn report(error: &anyhow::Error) -> u8 {
     }
     output::note(&format!("ERROR: {}", chain(error.as_ref())));
     exit_code(error)
+}
+
+/// A place in a definition, in the form of a place in a Dockerfile.
+fn source_of(place: &bake::Place) -> Source {
+    let position = |position: bake::Position| errdefs::Position {
+        line: i32::try_from(position.line).unwrap_or(i32::MAX),
+        character: i32::try_from(position.column).unwrap_or(i32::MAX),
+    };
+    Source {
+        info: errdefs::SourceInfo {
+            filename: place.file.clone(),
+            data: place.text.as_bytes().to_vec().into(),
+            language: String::new(),
+        },
+        ranges: vec![errdefs::Range {
+            start: position(place.start),
+            end: position(place.end),
+        }],
+    }
 }
 
 fn is_named(path: &str, source: &Source) -> bool {

@@ -47,6 +47,11 @@ impl Settings {
         }
     }
 
+    /// All variables.
+    pub fn all(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// A variable that is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables

@@ -54,7 +54,12 @@ fn service(service: &mut Yaml) -> Result<(), String> {
         }
         _ => return Err(" must be a mapping".to_owned()),
     };
-    entries.retain(|key, _| matches!(key.as_str(), "image" | "build" | "environment" | "env_file" | "extends"));
+    entries.retain(|key, _| {
+        matches!(
+            key.as_str(),
+            "image" | "build" | "environment" | "env_file" | "extends"
+        )
+    });
     if let Some(environment) = entries.get_mut("environment") {
         *environment = pairs(environment, ".environment")?;
     }
@@ -146,11 +151,15 @@ fn hosts(value: &Yaml, way: &str) -> Result<Yaml, String> {
     match value {
         Yaml::List(list) => {
             for entry in list {
-                let text = entry.text().ok_or_else(|| format!("{way} must be a list of strings"))?;
-                let (host, address) = text
-                    .split_once('=')
-                    .or_else(|| text.split_once(':'))
-                    .ok_or_else(|| format!("{way}: invalid extra_hosts entry \"{text}\", expected host:ip"))?;
+                let text = entry
+                    .text()
+                    .ok_or_else(|| format!("{way} must be a list of strings"))?;
+                let (host, address) =
+                    text.split_once('=')
+                        .or_else(|| text.split_once(':'))
+                        .ok_or_else(|| {
+                            format!("{way}: invalid extra_hosts entry \"{text}\", expected host:ip")
+                        })?;
                 let address = address.trim_start_matches('[').trim_end_matches(']');
                 map.entry(host.to_owned()).or_default().push(address.to_owned());
             }

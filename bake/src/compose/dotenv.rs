@@ -31,7 +31,8 @@ pub(super) fn parse(text: &str, known: &Variables) -> Result<Variables, String> 
         let value = rest[start..].trim_start_matches([' ', '\t']);
         let mut scope = known.clone();
         scope.extend(found.clone());
-        let fill = |text: &str| interpolate::text(text, &scope).map_err(|why| format!("line {number}: {why}"));
+        let fill =
+            |text: &str| interpolate::text(text, &scope).map_err(|why| format!("line {number}: {why}"));
         let (value, remaining) = match value.chars().next() {
             Some('\'') => {
                 let (inner, remaining) = value[1..]
@@ -40,7 +41,8 @@ pub(super) fn parse(text: &str, known: &Variables) -> Result<Variables, String> 
                 (inner.to_owned(), remaining)
             }
             Some('"') => {
-                let end = closing(&value[1..]).ok_or_else(|| format!("line {number}: a quote is not closed"))?;
+                let end =
+                    closing(&value[1..]).ok_or_else(|| format!("line {number}: a quote is not closed"))?;
                 (fill(&unescape(&value[1..=end]))?, &value[end + 2..])
             }
             _ => {

@@ -32,9 +32,7 @@ fn fill(text: &str, variables: &Variables, depth: usize) -> Result<String, Strin
         return Err("defaults are nested too deeply".to_owned());
     }
     let invalid = || {
-        format!(
-            "invalid interpolation format for \"{text}\": you may need to escape any $ with another $"
-        )
+        format!("invalid interpolation format for \"{text}\": you may need to escape any $ with another $")
     };
     let mut out = String::new();
     let mut rest = text;
@@ -45,7 +43,8 @@ fn fill(text: &str, variables: &Variables, depth: usize) -> Result<String, Strin
             rest = after;
         } else if let Some(inner) = after.strip_prefix('{') {
             let end = closing(inner).ok_or_else(invalid)?;
-            let value = expression(&inner[..end], variables, depth).map_err(|why| why.unwrap_or_else(invalid))?;
+            let value =
+                expression(&inner[..end], variables, depth).map_err(|why| why.unwrap_or_else(invalid))?;
             out.push_str(&value);
             rest = &inner[end + 1..];
         } else {
@@ -87,8 +86,14 @@ fn expression(inner: &str, variables: &Variables, depth: usize) -> Result<String
         (Some('+'), None) => Ok(String::new()),
         (Some('?'), None) => {
             let message = other()?;
-            let message = if message.is_empty() { String::new() } else { format!(": {message}") };
-            Err(Some(format!("required variable {name} is missing a value{message}")))
+            let message = if message.is_empty() {
+                String::new()
+            } else {
+                format!(": {message}")
+            };
+            Err(Some(format!(
+                "required variable {name} is missing a value{message}"
+            )))
         }
         _ => Err(None),
     }

@@ -20,7 +20,12 @@ pub(super) fn target(
     let Some(build) = service.get("build") else {
         return Ok(None);
     };
-    let text = |key: &str| build.get(key).and_then(Yaml::text).filter(|text| !text.is_empty());
+    let text = |key: &str| {
+        build
+            .get(key)
+            .and_then(Yaml::text)
+            .filter(|text| !text.is_empty())
+    };
     let list = |key: &str| match build.get(key) {
         Some(Yaml::List(list)) => Some(list.iter().filter_map(Yaml::text).collect::<Vec<_>>()),
         _ => None,
@@ -31,13 +36,14 @@ pub(super) fn target(
     };
     let flag = |key: &str| -> Result<Option<bool>, String> {
         match build.get(key) {
-        None => Ok(None),
-        Some(value) => {
-            let text = value.text().unwrap_or_default();
-            let flag = parse_bool(&text).ok_or_else(|| format!("build.{key}: invalid boolean \"{text}\""))?;
-            // Only what is asked for is said.
-            Ok(flag.then_some(true))
-        }
+            None => Ok(None),
+            Some(value) => {
+                let text = value.text().unwrap_or_default();
+                let flag =
+                    parse_bool(&text).ok_or_else(|| format!("build.{key}: invalid boolean \"{text}\""))?;
+                // Only what is asked for is said.
+                Ok(flag.then_some(true))
+            }
         }
     };
     let caches = |key: &str| -> Result<Option<Vec<CacheEntry>>, String> {
@@ -63,12 +69,20 @@ pub(super) fn target(
     target.contexts = map("additional_contexts").map(|contexts| {
         contexts
             .iter()
-            .map(|(name, value)| (name.clone(), named_context(&value.text().unwrap_or_default(), world)))
+            .map(|(name, value)| {
+                (
+                    name.clone(),
+                    named_context(&value.text().unwrap_or_default(), world),
+                )
+            })
             .collect()
     });
     target.labels = map("labels").map(|labels| {
         let value = |value: &Yaml| Some(value.text().unwrap_or_default());
-        labels.iter().map(|(name, label)| (name.clone(), value(label))).collect()
+        labels
+            .iter()
+            .map(|(name, label)| (name.clone(), value(label)))
+            .collect()
     });
     target.extra_hosts = map("extra_hosts").map(|hosts| {
         hosts
@@ -83,11 +97,16 @@ pub(super) fn target(
                 .text()
                 .or_else(|| environment.get(name).or_else(|| variables.get(name)).cloned())
         };
-        let resolved = args.iter().filter_map(|(name, arg)| Some((name.clone(), Some(value(name, arg)?))));
+        let resolved = args
+            .iter()
+            .filter_map(|(name, arg)| Some((name.clone(), Some(value(name, arg)?))));
         target.args = Some(resolved.collect());
     }
     if let Some(size) = text("shm_size") {
-        target.shm_size = Some(shown_size(parse_size(&size).ok_or_else(|| format!("build.shm_size: invalid size: '{size}'"))?));
+        target.shm_size =
+            Some(shown_size(parse_size(&size).ok_or_else(|| {
+                format!("build.shm_size: invalid size: '{size}'")
+            })?));
     }
     if let Some(limits) = map("ulimits") {
         target.ulimits = Some(limits.iter().map(ulimit).collect::<Result<_, _>>()?);
@@ -178,7 +197,9 @@ fn secret(name: &str, secrets: &BTreeMap<String, Yaml>, world: &World<'_>) -> Re
     let declared = secrets.get(name);
     let field = |key: &str| declared.and_then(|secret| secret.get(key)).and_then(Yaml::text);
     if field("external").is_some_and(|value| value != "false") {
-        return Err(format!("unsupported external secret {name}: give it a file or an environment variable"));
+        return Err(format!(
+            "unsupported external secret {name}: give it a file or an environment variable"
+        ));
     }
     Ok(Secret {
         id: name.to_owned(),
@@ -205,7 +226,11 @@ fn extend(target: &mut Target, extension: &Yaml, world: &World<'_>) -> Result<()
     // A list, or words in one text.
     let texts = |key: &str| -> Vec<String> {
         match extension.get(key) {
-            Some(Yaml::List(list)) => list.iter().filter_map(Yaml::text).filter(|text| !text.is_empty()).collect(),
+            Some(Yaml::List(list)) => list
+                .iter()
+                .filter_map(Yaml::text)
+                .filter(|text| !text.is_empty())
+                .collect(),
             Some(other) => other
                 .text()
                 .map(|text| text.split_whitespace().map(str::to_owned).collect())
@@ -219,7 +244,10 @@ fn extend(target: &mut Target, extension: &Yaml, world: &World<'_>) -> Result<()
         Some(_) => Err(format!("build.x-bake.{key} must be true or false")),
     };
     let caches = |key: &str| -> Result<Vec<CacheEntry>, String> {
-        let entries: Result<Vec<_>, _> = texts(key).iter().map(|text| CacheEntry::parse_all(text)).collect();
+        let entries: Result<Vec<_>, _> = texts(key)
+            .iter()
+            .map(|text| CacheEntry::parse_all(text))
+            .collect();
         Ok(entries?.concat())
     };
     add_texts(&mut target.tags, texts("tags"));
@@ -268,17 +296,27 @@ fn add<T>(mine: &mut Option<Vec<T>>, others: Vec<T>, settle: impl Fn(Vec<T>) -> 
 fn add_texts(mine: &mut Option<Vec<String>>, others: Vec<String>) {
     add(mine, others, |texts| {
         let mut seen = std::collections::BTreeSet::new();
-        texts.into_iter().filter(|text| seen.insert(text.clone())).collect()
+        texts
+            .into_iter()
+            .filter(|text| seen.insert(text.clone()))
+            .collect()
     });
 }
 
 /// `128m`, `1gb`, `65536`: units are powers of 1024.
 fn parse_size(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     let unit = text[end..].trim().to_lowercase();
-    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
-    let exponent = ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == unit)?;
+    let unit = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
+    let exponent = ["", "k", "m", "g", "t", "p"]
+        .iter()
+        .position(|known| *known == unit)?;
     let bytes = number * 1024_f64.powi(i32::try_from(exponent).ok()?);
     #[expect(
         clippy::cast_possible_truncation,
@@ -305,6 +343,10 @@ fn shown_size(bytes: u64) -> String {
         _ => 3,
     };
     let text = format!("{size:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     format!("{text}{}", UNITS[unit])
 }

@@ -28,7 +28,8 @@ pub(super) fn parse(file: &File) -> Result<Vec<Yaml>, Error> {
             file,
             at + 1,
             1,
-            "the tags !reset and !override are not supported: write the service without extending it".to_owned(),
+            "the tags !reset and !override are not supported: write the service without extending it"
+                .to_owned(),
         ));
     }
     let options = serde_saphyr::options! {

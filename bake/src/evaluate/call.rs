@@ -6,9 +6,9 @@ use crate::functions::{self, Arguments};
 use crate::module::Module;
 use crate::source::Span;
 use crate::syntax::{Call, Expr};
+use crate::value::Value;
 use crate::value::convert::convert;
 use crate::value::shape::Shape;
-use crate::value::Value;
 
 /// A `function` block.
 #[derive(Debug)]

@@ -32,7 +32,11 @@ impl Module<'_> {
         let a = self.number(first?, "left ", left.span)?;
         let b = self.number(second?, "right ", right.span)?;
         let failed = |why: &str| {
-            Problem::new("Operation failed", format!("Error during operation: {why}."), span)
+            Problem::new(
+                "Operation failed",
+                format!("Error during operation: {why}."),
+                span,
+            )
         };
         let too_large = || failed("the result is no finite number");
         let number = match operator {
@@ -64,7 +68,11 @@ impl Module<'_> {
     fn number(&self, value: Value, side: &str, span: Span) -> Outcome<Number> {
         match self.operand(value, &Shape::Number, side, span)? {
             Value::Number(number) => Ok(number),
-            other => Err(Problem::new("Invalid operand", format!("{} is no number.", other.kind()), span)),
+            other => Err(Problem::new(
+                "Invalid operand",
+                format!("{} is no number.", other.kind()),
+                span,
+            )),
         }
     }
 

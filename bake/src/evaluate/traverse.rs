@@ -5,9 +5,9 @@ use crate::error::{Outcome, Problem};
 use crate::module::Module;
 use crate::source::Span;
 use crate::syntax::{Access, Expr, Kind, Step};
+use crate::value::Value;
 use crate::value::convert::{convert, text};
 use crate::value::shape::Shape;
-use crate::value::Value;
 
 impl Module<'_> {
     pub(super) fn traverse(&self, base: &Expr, steps: &[Step], scope: &Scope<'_>) -> Outcome<Value> {
@@ -65,7 +65,9 @@ fn attribute(value: Value, name: &str, span: Span) -> Outcome<Value> {
     match value {
         Value::Object(mut entries) => match entries.remove(name) {
             Some(value) => Ok(value),
-            None => unsupported(format!("This object does not have an attribute named \"{name}\".")),
+            None => unsupported(format!(
+                "This object does not have an attribute named \"{name}\"."
+            )),
         },
         Value::Map(mut entries) => match entries.remove(name) {
             Some(value) => Ok(value),
@@ -102,7 +104,9 @@ pub(crate) fn index(value: Value, key: &Value, span: Span) -> Outcome<Value> {
     match value {
         Value::List(mut elements) | Value::Tuple(mut elements) => {
             let Ok(Value::Number(number)) = convert(key.clone(), &Shape::Number) else {
-                return invalid("The given key does not identify an element in this collection value: number required.");
+                return invalid(
+                    "The given key does not identify an element in this collection value: number required.",
+                );
             };
             match number.int().and_then(|at| usize::try_from(at).ok()) {
                 Some(at) if at < elements.len() => Ok(elements.swap_remove(at)),
@@ -111,11 +115,15 @@ pub(crate) fn index(value: Value, key: &Value, span: Span) -> Outcome<Value> {
                 ),
             }
         }
-        Value::Map(mut entries) | Value::Object(mut entries) => match text(key).and_then(|key| entries.remove(&key)) {
-            Some(value) => Ok(value),
-            None => invalid("The given key does not identify an element in this collection value."),
-        },
-        Value::Set(_) => invalid("Elements of a set are identified only by their value and don't have any separate index or key to select with."),
+        Value::Map(mut entries) | Value::Object(mut entries) => {
+            match text(key).and_then(|key| entries.remove(&key)) {
+                Some(value) => Ok(value),
+                None => invalid("The given key does not identify an element in this collection value."),
+            }
+        }
+        Value::Set(_) => invalid(
+            "Elements of a set are identified only by their value and don't have any separate index or key to select with.",
+        ),
         _ => invalid("This value does not have any indices."),
     }
 }

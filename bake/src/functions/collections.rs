@@ -36,7 +36,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
         Ok(Value::Tuple(flat))
     }),
     Function::new("hasindex", &["collection", "key"], |a| {
-        Ok(Value::Bool(index(a.value(0).clone(), a.value(1), NOWHERE).is_ok()))
+        Ok(Value::Bool(
+            index(a.value(0).clone(), a.value(1), NOWHERE).is_ok(),
+        ))
     }),
     Function::new("index", &["collection", "key"], |a| {
         index(a.value(0).clone(), a.value(1), NOWHERE).map_err(|problem| problem.detail.into())
@@ -78,7 +80,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
     .with_null(),
     Function::new("range", &[], range).and_others("params"),
     Function::new("reverselist", &["list"], |a| {
-        Ok(list_like(a.value(0), a.elements(0)?.iter().rev().cloned().collect()))
+        Ok(list_like(
+            a.value(0),
+            a.elements(0)?.iter().rev().cloned().collect(),
+        ))
     }),
     Function::new("slice", &["list", "start_index", "end_index"], slice),
     Function::new("sort", &["list"], |a| {
@@ -105,7 +110,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 ),
             ));
         }
-        Ok(Value::Object(keys.into_iter().zip(values.iter().cloned()).collect()))
+        Ok(Value::Object(
+            keys.into_iter().zip(values.iter().cloned()).collect(),
+        ))
     }),
 ];
 
@@ -217,12 +224,8 @@ fn slice(arguments: &Arguments<'_>) -> Outcome {
         return Err(Fault::of(1, "start index must not be greater than end index"));
     }
     let part = elements.get(start..end);
-    let part = part.ok_or_else(|| {
-        Fault::of(
-            2,
-            "end index must not be greater than the length of the list",
-        )
-    })?;
+    let part =
+        part.ok_or_else(|| Fault::of(2, "end index must not be greater than the length of the list"))?;
     Ok(list_like(arguments.value(0), part.to_vec()))
 }
 

@@ -8,8 +8,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("and", &["a", "b"], |a| Ok(Value::Bool(a.flag(0)? && a.flag(1)?))),
     Function::new("or", &["a", "b"], |a| Ok(Value::Bool(a.flag(0)? || a.flag(1)?))),
     Function::new("not", &["val"], |a| Ok(Value::Bool(!a.flag(0)?))),
-    Function::new("equal", &["a", "b"], |a| Ok(Value::Bool(a.value(0) == a.value(1)))).with_null(),
-    Function::new("notequal", &["a", "b"], |a| Ok(Value::Bool(a.value(0) != a.value(1)))).with_null(),
+    Function::new("equal", &["a", "b"], |a| {
+        Ok(Value::Bool(a.value(0) == a.value(1)))
+    })
+    .with_null(),
+    Function::new("notequal", &["a", "b"], |a| {
+        Ok(Value::Bool(a.value(0) != a.value(1)))
+    })
+    .with_null(),
     Function::new("greaterthan", &["a", "b"], |a| {
         Ok(Value::Bool(a.number(0)?.compare(a.number(1)?).is_gt()))
     }),

@@ -32,7 +32,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         }
         Ok(Value::String(out))
     }),
-    Function::new("jsonencode", &["val"], |a| Ok(Value::String(json::encode(a.value(0))))).with_null(),
+    Function::new("jsonencode", &["val"], |a| {
+        Ok(Value::String(json::encode(a.value(0))))
+    })
+    .with_null(),
     Function::new("jsondecode", &["str"], |a| {
         json::decode(&a.text(0)?).map_err(|why| Fault::of(0, why))
     }),

@@ -24,12 +24,11 @@ fn format_list(arguments: &Arguments<'_>) -> Outcome {
     }
     let mut count = None;
     for (at, value) in rest.iter().enumerate() {
-        let Some(elements) = value.elements() else { continue };
+        let Some(elements) = value.elements() else {
+            continue;
+        };
         if count.is_some_and(|count| count != elements.len()) {
-            return Err(Fault::of(
-                at + 1,
-                "all list arguments must have the same length",
-            ));
+            return Err(Fault::of(at + 1, "all list arguments must have the same length"));
         }
         count = Some(elements.len());
     }
@@ -108,7 +107,11 @@ fn format(pattern: &str, arguments: &[Value]) -> Result<String, Fault> {
         let Some(value) = arguments.get(next) else {
             return Err(Fault::of(
                 0,
-                format!("not enough arguments for \"%{}\" at argument {}", verb.letter, next + 1),
+                format!(
+                    "not enough arguments for \"%{}\" at argument {}",
+                    verb.letter,
+                    next + 1
+                ),
             ));
         };
         out.push_str(&verb.show(value).map_err(|why| Fault::of(next + 1, why))?);
@@ -129,7 +132,12 @@ fn digits(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<usize> 
     while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
         rest.next();
         let digit = usize::try_from(digit).unwrap_or_default();
-        number = Some(number.unwrap_or_default().saturating_mul(10).saturating_add(digit));
+        number = Some(
+            number
+                .unwrap_or_default()
+                .saturating_mul(10)
+                .saturating_add(digit),
+        );
     }
     number
 }
@@ -205,7 +213,11 @@ impl Verb {
                 None => number.to_string(),
             },
         };
-        if self.letter.is_ascii_uppercase() { text.to_uppercase() } else { text }
+        if self.letter.is_ascii_uppercase() {
+            text.to_uppercase()
+        } else {
+            text
+        }
     }
 
     fn cut(&self, text: &str) -> String {
@@ -249,17 +261,42 @@ mod tests {
         let (five, half) = (Value::int(5), Value::Number(Number::Float(0.5)));
         for (pattern, values, expected) in [
             ("%s-%d", vec![Value::text("a"), five.clone()], "a-5"),
-            ("%05d|%-4d|%+d", vec![five.clone(), five.clone(), five.clone()], "00005|5   |+5"),
-            ("%x %X %b %o", vec![Value::int(255), Value::int(255), five.clone(), Value::int(8)], "ff FF 101 10"),
-            ("%f %.2f %e", vec![half.clone(), half.clone(), half.clone()], "0.500000 0.50 5.000000e-01"),
-            ("%q %v %#v", vec![Value::text("a\"b"), Value::text("c"), Value::text("d")], "\"a\\\"b\" c \"d\""),
+            (
+                "%05d|%-4d|%+d",
+                vec![five.clone(), five.clone(), five.clone()],
+                "00005|5   |+5",
+            ),
+            (
+                "%x %X %b %o",
+                vec![Value::int(255), Value::int(255), five.clone(), Value::int(8)],
+                "ff FF 101 10",
+            ),
+            (
+                "%f %.2f %e",
+                vec![half.clone(), half.clone(), half.clone()],
+                "0.500000 0.50 5.000000e-01",
+            ),
+            (
+                "%q %v %#v",
+                vec![Value::text("a\"b"), Value::text("c"), Value::text("d")],
+                "\"a\\\"b\" c \"d\"",
+            ),
             ("%[2]s%[1]s", vec![Value::text("a"), Value::text("b")], "ba"),
             ("100%% %t", vec![Value::Bool(true)], "100% true"),
-            ("%5s|%-5s|%.1s", vec![Value::text("ab"), Value::text("ab"), Value::text("ab")], "   ab|ab   |a"),
+            (
+                "%5s|%-5s|%.1s",
+                vec![Value::text("ab"), Value::text("ab"), Value::text("ab")],
+                "   ab|ab   |a",
+            ),
         ] {
             assert_eq!(shown(pattern, &values), expected, "{pattern}");
         }
-        for (pattern, values) in [("%d", vec![]), ("a", vec![five]), ("%z", vec![half]), ("%", vec![])] {
+        for (pattern, values) in [
+            ("%d", vec![]),
+            ("a", vec![five]),
+            ("%z", vec![half]),
+            ("%", vec![]),
+        ] {
             assert!(format(pattern, &values).is_err(), "{pattern}");
         }
     }

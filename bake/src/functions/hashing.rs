@@ -43,7 +43,10 @@ fn bcrypt(arguments: &Arguments<'_>) -> Outcome {
         _ => return Err("bcrypt() takes no more than two arguments".into()),
     };
     if !(4..=DEAREST).contains(&cost) {
-        return Err(Fault::of(1, format!("cost {cost} is outside allowed range (4,{DEAREST})")));
+        return Err(Fault::of(
+            1,
+            format!("cost {cost} is outside allowed range (4,{DEAREST})"),
+        ));
     }
     let text = arguments.text(0)?;
     if text.len() > 72 {
@@ -79,7 +82,11 @@ fn namespace(name: &str) -> Result<[u8; 16], Fault> {
         other => &other.replace('-', ""),
     };
     let mut bytes = [0; 16];
-    hex::decode_to_slice(known, &mut bytes)
-        .map_err(|_| Fault::of(0, format!("uuidv5() doesn't support namespace {name}: use dns, url, oid, x500 or a UUID")))?;
+    hex::decode_to_slice(known, &mut bytes).map_err(|_| {
+        Fault::of(
+            0,
+            format!("uuidv5() doesn't support namespace {name}: use dns, url, oid, x500 or a UUID"),
+        )
+    })?;
     Ok(bytes)
 }

@@ -17,12 +17,18 @@ pub(super) const FUNCTIONS: &[Function] = &[
             (room == 128 || back <= count).then(|| count.wrapping_sub(back))
         } else {
             let number = number.unsigned_abs();
-            number.checked_shr(room).is_none_or(|rest| rest == 0).then_some(number)
+            number
+                .checked_shr(room)
+                .is_none_or(|rest| rest == 0)
+                .then_some(number)
         };
         let offset = offset.ok_or_else(|| {
             Fault::of(
                 1,
-                format!("prefix of {} does not accommodate a host numbered {number}", prefix.length),
+                format!(
+                    "prefix of {} does not accommodate a host numbered {number}",
+                    prefix.length
+                ),
             )
         })?;
         Ok(Value::text(prefix.address(prefix.bits | offset).to_string()))
@@ -76,7 +82,11 @@ impl Prefix {
     }
 
     fn mask(&self) -> u128 {
-        let all = if self.is_v4 { u128::from(u32::MAX) } else { u128::MAX };
+        let all = if self.is_v4 {
+            u128::from(u32::MAX)
+        } else {
+            u128::MAX
+        };
         let hosts = self.width() - self.length;
         all & u128::MAX.checked_shl(hosts).unwrap_or(0)
     }
@@ -91,10 +101,17 @@ impl Prefix {
     fn subnet(&self, added: u32, number: u128) -> Result<Self, Fault> {
         let length = self.length.saturating_add(added);
         if length > self.width() {
-            return Err(format!("insufficient address space to extend prefix of {} by {added}", self.length).into());
+            return Err(format!(
+                "insufficient address space to extend prefix of {} by {added}",
+                self.length
+            )
+            .into());
         }
         if number.checked_shr(added).is_some_and(|rest| rest > 0) {
-            return Err(format!("prefix extension of {added} does not accommodate a subnet numbered {number}").into());
+            return Err(format!(
+                "prefix extension of {added} does not accommodate a subnet numbered {number}"
+            )
+            .into());
         }
         let shift = self.width() - length;
         Ok(Self {
@@ -130,9 +147,12 @@ fn subnets(arguments: &Arguments<'_>) -> Outcome {
             )
         })?;
         let number = free.div_ceil(1_u128.checked_shl(room).unwrap_or(u128::MAX));
-        let subnet = prefix
-            .subnet(added, number)
-            .map_err(|_| Fault::of(at, "not enough remaining address space for a subnet with this prefix"))?;
+        let subnet = prefix.subnet(added, number).map_err(|_| {
+            Fault::of(
+                at,
+                "not enough remaining address space for a subnet with this prefix",
+            )
+        })?;
         free = (number + 1).checked_shl(room).unwrap_or(u128::MAX);
         made.push(Value::String(subnet.to_string()));
     }

@@ -7,11 +7,19 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("absolute", &["num"], |a| {
         let number = a.number(0)?;
         let is_negative = number.compare(Number::Int(0)).is_lt();
-        finite(if is_negative { number.negate() } else { Some(number) })
+        finite(if is_negative {
+            number.negate()
+        } else {
+            Some(number)
+        })
     }),
     Function::new("add", &["a", "b"], |a| finite(a.number(0)?.add(a.number(1)?))),
-    Function::new("subtract", &["a", "b"], |a| finite(a.number(0)?.subtract(a.number(1)?))),
-    Function::new("multiply", &["a", "b"], |a| finite(a.number(0)?.multiply(a.number(1)?))),
+    Function::new("subtract", &["a", "b"], |a| {
+        finite(a.number(0)?.subtract(a.number(1)?))
+    }),
+    Function::new("multiply", &["a", "b"], |a| {
+        finite(a.number(0)?.multiply(a.number(1)?))
+    }),
     Function::new("divide", &["a", "b"], |a| {
         if a.number(1)?.is_zero() {
             return Err(Fault::of(1, "divide by zero"));
@@ -84,7 +92,10 @@ fn parse_int(arguments: &Arguments<'_>) -> Outcome {
     let text = arguments.text(0)?;
     let base: u32 = arguments.int(1)?;
     if !(2..=62).contains(&base) {
-        return Err(Fault::of(1, "base must be a whole number between 2 and 62 inclusive"));
+        return Err(Fault::of(
+            1,
+            "base must be a whole number between 2 and 62 inclusive",
+        ));
     }
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -92,7 +103,9 @@ fn parse_int(arguments: &Arguments<'_>) -> Outcome {
     };
     let value = digits.chars().try_fold(0_i128, |value, c| {
         let digit = digit(c, base).filter(|digit| *digit < base)?;
-        value.checked_mul(i128::from(base))?.checked_add(i128::from(digit))
+        value
+            .checked_mul(i128::from(base))?
+            .checked_add(i128::from(digit))
     });
     match value {
         Some(value) if !digits.is_empty() => Ok(Value::int(if negative { -value } else { value })),

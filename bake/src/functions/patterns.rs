@@ -43,7 +43,8 @@ fn compile(arguments: &Arguments<'_>, at: usize) -> Result<Regex, Fault> {
 
 /// The match itself, its groups, or its groups by name.
 fn result(pattern: &Regex, captures: &Captures<'_>) -> Outcome {
-    let value = |found: Option<regex::Match<'_>>| found.map_or(Value::Null, |found| Value::text(found.as_str()));
+    let value =
+        |found: Option<regex::Match<'_>>| found.map_or(Value::Null, |found| Value::text(found.as_str()));
     let names: Vec<Option<&str>> = pattern.capture_names().skip(1).collect();
     if names.is_empty() {
         return Ok(value(captures.get(0)));

@@ -7,7 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::{Arguments, Fault, Function, Outcome};
 use crate::value::Value;
 
-pub(super) const FUNCTIONS: &[Function] = &[Function::new("rsadecrypt", &["ciphertext", "privatekey"], decrypt)];
+pub(super) const FUNCTIONS: &[Function] = &[Function::new(
+    "rsadecrypt",
+    &["ciphertext", "privatekey"],
+    decrypt,
+)];
 
 fn decrypt(arguments: &Arguments<'_>) -> Outcome {
     let ciphertext = STANDARD
@@ -27,7 +31,11 @@ fn key(pem: &str) -> Result<Pkcs1PrivateDecryptingKey, String> {
     let pkcs8 = match kind {
         "PRIVATE KEY" => der,
         "RSA PRIVATE KEY" => wrap(&der),
-        other => return Err(format!("\"{other}\" is not supported, use an unencrypted RSA private key")),
+        other => {
+            return Err(format!(
+                "\"{other}\" is not supported, use an unencrypted RSA private key"
+            ));
+        }
     };
     let invalid = || "the key is not valid or too small".to_owned();
     let key = PrivateDecryptingKey::from_pkcs8(&pkcs8).map_err(|_| invalid())?;
@@ -45,7 +53,8 @@ fn read_pem(pem: &str) -> Option<(&str, Vec<u8>)> {
 /// PKCS #1 inside PKCS #8: version 0, the algorithm rsaEncryption, the key.
 fn wrap(pkcs1: &[u8]) -> Vec<u8> {
     const ALGORITHM: [u8; 18] = [
-        0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
+        0x02, 0x01, 0x00, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05,
+        0x00,
     ];
     let mut inner = ALGORITHM.to_vec();
     inner.extend(element(0x04, pkcs1));

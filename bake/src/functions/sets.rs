@@ -18,11 +18,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
     })
     .and_others("other_sets"),
     Function::new("setintersection", &["first_set"], |a| {
-        combine(a, |kept, other| kept.into_iter().filter(|value| other.contains(value)).collect())
+        combine(a, |kept, other| {
+            kept.into_iter().filter(|value| other.contains(value)).collect()
+        })
     })
     .and_others("other_sets"),
     Function::new("setsubtract", &["a", "b"], |a| {
-        combine(a, |kept, other| kept.into_iter().filter(|value| !other.contains(value)).collect())
+        combine(a, |kept, other| {
+            kept.into_iter().filter(|value| !other.contains(value)).collect()
+        })
     }),
     Function::new("setsymmetricdifference", &["first_set"], |a| {
         combine(a, |kept, other| {
@@ -52,6 +56,13 @@ fn set_product(arguments: &Arguments<'_>) -> Outcome {
         .map(|at| arguments.elements(at))
         .collect::<Result<Vec<_>, _>>()?;
     let rows = product(&lists)?.into_iter().map(Value::Tuple).collect();
-    let all_sets = arguments.values.iter().all(|value| matches!(value, Value::Set(_)));
-    Ok(if all_sets { Value::set(rows) } else { Value::List(rows) })
+    let all_sets = arguments
+        .values
+        .iter()
+        .all(|value| matches!(value, Value::Set(_)));
+    Ok(if all_sets {
+        Value::set(rows)
+    } else {
+        Value::List(rows)
+    })
 }

@@ -6,7 +6,9 @@ use crate::value::convert::text;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("basename", &["path"], |a| Ok(Value::text(base_name(&a.text(0)?)))),
-    Function::new("dirname", &["path"], |a| Ok(Value::text(folder_name(&a.text(0)?)))),
+    Function::new("dirname", &["path"], |a| {
+        Ok(Value::text(folder_name(&a.text(0)?)))
+    }),
     Function::new("homedir", &[], |a| Ok(Value::text(&a.world.home))),
     Function::new("chomp", &["str"], |a| {
         Ok(Value::text(a.text(0)?.trim_end_matches(['\r', '\n'])))
@@ -58,7 +60,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
     Function::new("sanitize", &["name"], |a| {
         let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        let replaced = a.text(0)?.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+        let replaced = a
+            .text(0)?
+            .chars()
+            .map(|c| if safe(c) { c } else { '_' })
+            .collect();
         Ok(Value::String(replaced))
     }),
     Function::new("split", &["separator", "str"], |a| {
@@ -101,7 +107,11 @@ fn substr(arguments: &Arguments<'_>) -> Outcome {
     let offset: i128 = arguments.int(1)?;
     let length: i128 = arguments.int(2)?;
     // From the end if negative.
-    let start = if offset < 0 { (count + offset).max(0) } else { offset.min(count) };
+    let start = if offset < 0 {
+        (count + offset).max(0)
+    } else {
+        offset.min(count)
+    };
     let end = if length < 0 {
         count
     } else {

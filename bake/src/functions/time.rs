@@ -19,7 +19,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let duration = duration(&a.text(1)?).ok_or_else(|| {
             Fault::of(
                 1,
-                format!("{:?} is not a valid duration, write it like 1h30m", a.text(1).unwrap_or_default()),
+                format!(
+                    "{:?} is not a valid duration, write it like 1h30m",
+                    a.text(1).unwrap_or_default()
+                ),
             )
         })?;
         let moved = moment
@@ -36,11 +39,18 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let moment = match a.value(1) {
             Value::String(text) => Moment::parse(text).map_err(|why| Fault::of(1, why))?,
             Value::Number(_) => unix(a, 1)?,
-            _ => return Err(Fault::of(1, "must be a string timestamp or a unix timestamp number")),
+            _ => {
+                return Err(Fault::of(
+                    1,
+                    "must be a string timestamp or a unix timestamp number",
+                ));
+            }
         };
         let pattern = a.text(0)?;
         if pattern == "X" {
-            let timestamp = moment.timestamp().map_err(|error| Fault::of(1, error.to_string()))?;
+            let timestamp = moment
+                .timestamp()
+                .map_err(|error| Fault::of(1, error.to_string()))?;
             return Ok(Value::String(timestamp.as_second().to_string()));
         }
         format(&pattern, &moment)
@@ -113,7 +123,10 @@ impl Moment {
                 let (hours, minutes) = zone[1..].split_once(':').ok_or_else(invalid)?;
                 let number = |text: &str| {
                     let digits = text.len() == 2 && text.chars().all(|c| c.is_ascii_digit());
-                    digits.then(|| text.parse::<i32>().ok()).flatten().ok_or_else(invalid)
+                    digits
+                        .then(|| text.parse::<i32>().ok())
+                        .flatten()
+                        .ok_or_else(invalid)
                 };
                 let seconds = number(hours)? * 3600 + number(minutes)? * 60;
                 if negative { -seconds } else { seconds }
@@ -137,7 +150,11 @@ impl Moment {
     }
 
     fn rfc3339(&self) -> String {
-        let zone = if self.offset.is_zero() { "Z".to_owned() } else { self.zone(":") };
+        let zone = if self.offset.is_zero() {
+            "Z".to_owned()
+        } else {
+            self.zone(":")
+        };
         format!("{}{zone}", self.civil.strftime("%Y-%m-%dT%H:%M:%S"))
     }
 }
@@ -153,8 +170,18 @@ fn unix(arguments: &Arguments<'_>, at: usize) -> Result<Moment, Fault> {
 
 fn month_name(date: Date) -> &'static str {
     const NAMES: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-        "November", "December",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
     ];
     let at = usize::try_from(date.month() - 1).unwrap_or_default();
     NAMES.get(at).copied().unwrap_or_default()
@@ -162,7 +189,13 @@ fn month_name(date: Date) -> &'static str {
 
 fn weekday_name(date: Date) -> &'static str {
     const NAMES: [&str; 7] = [
-        "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
+        "Sunday",
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
     ];
     let at = usize::try_from(date.weekday().to_sunday_zero_offset()).unwrap_or_default();
     NAMES.get(at).copied().unwrap_or_default()
@@ -262,7 +295,9 @@ fn duration(text: &str) -> Option<SignedDuration> {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..end].parse().ok()?;
         rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         seconds += number
             * match &rest[..end] {
                 "h" => 3600.0,

@@ -15,8 +15,8 @@ fn compare(arguments: &Arguments<'_>) -> Outcome {
     let constraint = arguments.text(1)?;
     let mut satisfied = false;
     for alternative in constraint.split("||") {
-        let parts = parts(alternative)
-            .ok_or_else(|| Fault::of(1, format!("improper constraint: {constraint}")))?;
+        let parts =
+            parts(alternative).ok_or_else(|| Fault::of(1, format!("improper constraint: {constraint}")))?;
         satisfied |= parts.iter().all(|part| part.allows(&version));
     }
     Ok(Value::Bool(satisfied))
@@ -46,9 +46,8 @@ impl Partial {
             wild: false,
             pre,
         };
-        let identifier = |text: &String| {
-            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        };
+        let identifier =
+            |text: &String| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         if !version.pre.iter().all(identifier) {
             return None;
         }
@@ -138,7 +137,10 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         let (operator, after) = rest.split_at(end);
         let after = after.trim_start();
         let end = after.find([' ', ',']).unwrap_or(after.len());
-        if !matches!(operator, "" | "=" | "!=" | "<" | ">" | "<=" | "=<" | ">=" | "=>" | "~" | "~>" | "^") {
+        if !matches!(
+            operator,
+            "" | "=" | "!=" | "<" | ">" | "<=" | "=<" | ">=" | "=>" | "~" | "~>" | "^"
+        ) {
             return None;
         }
         parts.push(Part {
@@ -191,9 +193,12 @@ mod tests {
     fn constraints_are_read_as_everywhere() {
         let satisfies = |version: &str, constraint: &str| {
             let version = Partial::parse(version).unwrap();
-            constraint
-                .split("||")
-                .any(|alternative| parts(alternative).unwrap().iter().all(|part| part.allows(&version)))
+            constraint.split("||").any(|alternative| {
+                parts(alternative)
+                    .unwrap()
+                    .iter()
+                    .all(|part| part.allows(&version))
+            })
         };
         for (version, constraint, expected) in [
             ("1.2.3", ">= 1.2, < 3", true),

@@ -105,7 +105,9 @@ impl Module<'_> {
                 variant.name = self.name_of(state, variant, label)?;
                 for name in [label, &variant.name] {
                     if !is_valid_name(name) {
-                        return Err(invalid(format!("\"{name}\": only \"[a-zA-Z0-9_-]+\" are allowed")));
+                        return Err(invalid(format!(
+                            "\"{name}\": only \"[a-zA-Z0-9_-]+\" are allowed"
+                        )));
                     }
                 }
                 variant.target.name.clone_from(&variant.name);
@@ -271,6 +273,13 @@ impl Module<'_> {
                         problems.push(*problem);
                     }
                 }
+            }
+            if state.kind == Kind::Group && state.block.body.attribute("targets").is_none() {
+                problems.push(*Problem::new(
+                    "Missing required argument",
+                    "The argument \"targets\" is required, but no definition was found.",
+                    state.block.span,
+                ));
             }
             if problems.iter().any(|problem| problem.fatal) {
                 break;

@@ -80,7 +80,8 @@ impl Module<'_> {
         let plain = self.world.lookup(name);
         if plain.is_none() || has_shape {
             let other = format!("{name}{JSON_SUFFIX}");
-            let is_own = self.declared.contains_key(other.as_str()) || self.world.builtins.contains_key(&other);
+            let is_own =
+                self.declared.contains_key(other.as_str()) || self.world.builtins.contains_key(&other);
             if !is_own && let Some(text) = self.world.lookup(&other) {
                 return Some(Given::Json(text));
             }
@@ -101,6 +102,11 @@ impl Module<'_> {
                 let mut quoted = String::new();
                 json::quote(text, &mut quoted);
                 Some(quoted.trim_matches('"').to_owned())
+            }
+            // A value of no fixed type is shown with the one that it has.
+            (_, Some(Shape::Any)) => {
+                let (shown, kind) = (json::encode(&value), json::kind(&value));
+                Some(format!("{{\"value\":{shown},\"type\":{kind}}}"))
             }
             (_, Some(_)) => Some(json::encode(&value)),
             (value, None) => Some(text(value).unwrap_or_else(|| json::encode(value))),

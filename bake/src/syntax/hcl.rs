@@ -38,7 +38,11 @@ pub(crate) fn template(text: &str, span: Span) -> Outcome<Expr> {
 }
 
 fn syntax_problem(error: &parser::Error, span: Span) -> Box<Problem> {
-    Problem::new("Invalid syntax", format!("{}.", error.message().replace('\n', " ")), span)
+    Problem::new(
+        "Invalid syntax",
+        format!("{}.", error.message().replace('\n', " ")),
+        span,
+    )
 }
 
 /// Where the parsed text lies.
@@ -97,12 +101,8 @@ impl Lowering {
                         .labels
                         .iter()
                         .map(|label| match label {
-                            BlockLabel::Ident(ident) => {
-                                (ident.as_str().to_owned(), self.span(ident.span()))
-                            }
-                            BlockLabel::String(text) => {
-                                (text.value().clone(), self.span(text.span()))
-                            }
+                            BlockLabel::Ident(ident) => (ident.as_str().to_owned(), self.span(ident.span())),
+                            BlockLabel::String(text) => (text.value().clone(), self.span(text.span())),
                         })
                         .collect();
                     if let Some((_, last)) = labels.last() {
@@ -125,13 +125,11 @@ impl Lowering {
         let kind = match expr {
             Expression::Null(_) => Kind::Literal(Value::Null),
             Expression::Bool(flag) => Kind::Literal(Value::Bool(*flag.value())),
-            Expression::Number(number) => Kind::Literal(
-                Number::parse(&number.value().to_string()).map_or(Value::Null, Value::Number),
-            ),
-            Expression::String(text) => Kind::Literal(Value::String(text.value().clone())),
-            Expression::Array(array) => {
-                Kind::Tuple(array.iter().map(|element| self.expr(element)).collect())
+            Expression::Number(number) => {
+                Kind::Literal(Number::parse(&number.value().to_string()).map_or(Value::Null, Value::Number))
             }
+            Expression::String(text) => Kind::Literal(Value::String(text.value().clone())),
+            Expression::Array(array) => Kind::Tuple(array.iter().map(|element| self.expr(element)).collect()),
             Expression::Object(object) => Kind::Object(
                 object
                     .iter()
@@ -207,7 +205,7 @@ impl Lowering {
 
     fn key(&self, key: &ObjectKey) -> Key {
         match key {
-            ObjectKey::Ident(name) => Key::Name(name.as_str().to_owned(), self.span(name.span())),
+            ObjectKey::Ident(name) => Key::Name(name.as_str().to_owned()),
             ObjectKey::Expression(expr) => Key::Expr(self.expr(expr)),
         }
     }
@@ -288,10 +286,18 @@ impl Lowering {
                 }
             }
             Directive::For(each) => Part::For {
-                key_name: each.for_expr.key_var.as_ref().map(|name| name.as_str().to_owned()),
+                key_name: each
+                    .for_expr
+                    .key_var
+                    .as_ref()
+                    .map(|name| name.as_str().to_owned()),
                 value_name: each.for_expr.value_var.as_str().to_owned(),
                 collection: self.expr(&each.for_expr.collection_expr),
-                body: self.inner(&each.for_expr.template, each.for_expr.strip, each.endfor_expr.strip),
+                body: self.inner(
+                    &each.for_expr.template,
+                    each.for_expr.strip,
+                    each.endfor_expr.strip,
+                ),
             },
         }
     }

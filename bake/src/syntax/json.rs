@@ -18,7 +18,10 @@ pub(crate) fn body(text: &str, file: usize) -> Outcome<Body> {
     let root = reader.value(0)?;
     reader.space();
     if reader.at < text.len() {
-        return Err(reader.problem("Extraneous data after value", "Extra characters appear after the JSON value."));
+        return Err(reader.problem(
+            "Extraneous data after value",
+            "Extra characters appear after the JSON value.",
+        ));
     }
     let mut body = Body::default();
     for (key, value) in objects(root)? {
@@ -190,7 +193,12 @@ impl Reader<'_> {
             Some('"') => NodeKind::Text(self.string()?),
             Some('-' | '0'..='9') => self.number()?,
             Some(c) if c.is_ascii_alphabetic() => self.word()?,
-            None => return Err(self.problem("Missing JSON data", "The JSON data ends where a value is expected.")),
+            None => {
+                return Err(self.problem(
+                    "Missing JSON data",
+                    "The JSON data ends where a value is expected.",
+                ));
+            }
             Some(_) => {
                 return Err(self.problem(
                     "Invalid start of value",
@@ -214,13 +222,19 @@ impl Reader<'_> {
             }
             let start = self.at;
             if self.peek() != Some('"') {
-                return Err(self.problem("Invalid object property", "A JSON object property must start with a quoted name."));
+                return Err(self.problem(
+                    "Invalid object property",
+                    "A JSON object property must start with a quoted name.",
+                ));
             }
             let text = self.string()?;
             let span = Span::new(self.file, start..self.at);
             self.space();
             if !self.eat(':') {
-                return Err(self.problem("Missing object value", "A colon and a value must follow the property name."));
+                return Err(self.problem(
+                    "Missing object value",
+                    "A colon and a value must follow the property name.",
+                ));
             }
             let value = self.value(depth + 1)?;
             entries.push((Name { text, span }, value));
@@ -305,9 +319,7 @@ impl Reader<'_> {
     fn word(&mut self) -> Outcome<NodeKind> {
         let start = self.at;
         let rest = &self.text[start..];
-        let length = rest
-            .find(|c: char| !c.is_alphanumeric())
-            .unwrap_or(rest.len());
+        let length = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
         self.at += length;
         let value = match &rest[..length] {
             "true" => Value::Bool(true),

@@ -240,7 +240,11 @@ impl CacheEntry {
 
     /// As a flag of `build` takes it.
     pub fn flag(&self) -> String {
-        csv::join([("type", self.kind.as_str())].into_iter().chain(pairs(&self.attributes)))
+        csv::join(
+            [("type", self.kind.as_str())]
+                .into_iter()
+                .chain(pairs(&self.attributes)),
+        )
     }
 }
 
@@ -458,7 +462,10 @@ mod tests {
         assert_eq!(Secret::parse("type=env,id=a,src=B").unwrap().flag(), "id=a,env=B");
         assert_eq!(Ssh::parse("default=a,b").flag(), "default=a,b");
         assert_eq!(attest_of_flag("sbom", "false"), "type=sbom,disabled=true");
-        assert_eq!(attest_of_flag("provenance", "mode=max"), "type=provenance,mode=max");
+        assert_eq!(
+            attest_of_flag("provenance", "mode=max"),
+            "type=provenance,mode=max"
+        );
         for wrong in ["x=y", "type=x,y"] {
             assert!(CacheEntry::parse_all(wrong).is_err() && Export::parse(wrong).is_err());
         }
@@ -469,6 +476,6 @@ mod tests {
     fn duplicates_give_way_to_the_last() {
         assert_eq!(deduplicated(vec![1, 2, 1, 3]), [1, 2, 3]);
         assert_eq!(deduplicated(vec![1, 1, 2, 3]), [1, 3, 2]);
-        assert_eq!(deduplicated(Vec::<u8>::new()), []);
+        assert!(deduplicated(Vec::<u8>::new()).is_empty());
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Group, Target};
 use super::entries::{Attest, CacheEntry, Export, Policy, Resources, Secret, Ssh};
+use super::{Group, Target};
 use crate::value::Value;
 use crate::value::convert::{convert, text};
 use crate::value::shape::Shape;
@@ -51,7 +51,13 @@ impl Target {
             "description" => self.description = optional_text(value)?.unwrap_or_default(),
             "inherits" => self.inherits = texts(value)?,
             "annotations" => self.annotations = texts(value)?,
-            "attest" => self.attest = list(value, |text| Ok(vec![Attest::parse(text)?]), |e| Attest::of(strings(e)?))?,
+            "attest" => {
+                self.attest = list(
+                    value,
+                    |text| Ok(vec![Attest::parse(text)?]),
+                    |e| Attest::of(strings(e)?),
+                )?
+            }
             "context" => self.context = optional_text(value)?,
             "contexts" => self.contexts = text_map(value)?,
             "dockerfile" => self.dockerfile = optional_text(value)?,
@@ -59,13 +65,23 @@ impl Target {
             "args" => self.args = nullable_map(value)?,
             "labels" => self.labels = nullable_map(value)?,
             "tags" => self.tags = texts(value)?,
-            "cache-from" => self.cache_from = list(value, CacheEntry::parse_all, |e| CacheEntry::of(strings(e)?))?,
-            "cache-to" => self.cache_to = list(value, CacheEntry::parse_all, |e| CacheEntry::of(strings(e)?))?,
+            "cache-from" => {
+                self.cache_from = list(value, CacheEntry::parse_all, |e| CacheEntry::of(strings(e)?))?
+            }
+            "cache-to" => {
+                self.cache_to = list(value, CacheEntry::parse_all, |e| CacheEntry::of(strings(e)?))?
+            }
             "target" => self.target = optional_text(value)?,
             "secret" => self.secrets = list(value, |text| Ok(vec![Secret::parse(text)?]), secret)?,
             "ssh" => self.ssh = list(value, |text| Ok(vec![Ssh::parse(text)]), ssh)?,
             "platforms" => self.platforms = texts(value)?,
-            "output" => self.outputs = list(value, |text| Ok(vec![Export::parse(text)?]), |e| Export::of(strings(e)?))?,
+            "output" => {
+                self.outputs = list(
+                    value,
+                    |text| Ok(vec![Export::parse(text)?]),
+                    |e| Export::of(strings(e)?),
+                )?
+            }
             "pull" => self.pull = flag(value)?,
             "no-cache" => self.no_cache = flag(value)?,
             "network" => self.network = optional_text(value)?,
@@ -76,7 +92,13 @@ impl Target {
             "call" => self.call = optional_text(value)?,
             "entitlements" => self.entitlements = texts(value)?,
             "extra-hosts" => self.extra_hosts = nullable_map(value)?,
-            "policy" => self.policy = list(value, |text| Ok(vec![Policy::parse(text)?]), |e| Policy::of(&strings(e)?))?,
+            "policy" => {
+                self.policy = list(
+                    value,
+                    |text| Ok(vec![Policy::parse(text)?]),
+                    |e| Policy::of(&strings(e)?),
+                )?
+            }
             _ => {}
         }
         Ok(())

@@ -127,9 +127,11 @@ impl Target {
                 })
         };
         let files = self.secrets.iter().flatten().filter(|secret| named(secret));
-        grants
-            .read
-            .extend(files.map(|secret| secret.file.clone()).filter(|file| !file.is_empty()));
+        grants.read.extend(
+            files
+                .map(|secret| secret.file.clone())
+                .filter(|file| !file.is_empty()),
+        );
         Ok(())
     }
 
@@ -159,20 +161,34 @@ impl Target {
             "contexts" => {
                 let name = name()?.to_owned();
                 self.base.contexts.remove(&name);
-                self.contexts.get_or_insert_default().insert(name, value.to_owned());
+                self.contexts
+                    .get_or_insert_default()
+                    .insert(name, value.to_owned());
             }
             "tags" => list(&mut self.tags, given.values.clone(), given.append),
             "platform" => list(&mut self.platforms, given.values.clone(), given.append),
             "no-cache-filter" => list(&mut self.no_cache_filter, given.values.clone(), given.append),
             "ulimits" => list(&mut self.ulimits, given.values.clone(), given.append),
             "annotations" => list(&mut self.annotations, given.values.clone(), true),
-            "policy" => list(&mut self.policy, each(&given.values, |text| Ok(vec![Policy::parse(text)?]))?, given.append),
+            "policy" => list(
+                &mut self.policy,
+                each(&given.values, |text| Ok(vec![Policy::parse(text)?]))?,
+                given.append,
+            ),
             "cache-from" => {
-                list(&mut self.cache_from, each(&given.values, CacheEntry::parse_all)?, given.append);
+                list(
+                    &mut self.cache_from,
+                    each(&given.values, CacheEntry::parse_all)?,
+                    given.append,
+                );
                 grants.read.extend(local(&self.cache_from, "src"));
             }
             "cache-to" => {
-                list(&mut self.cache_to, each(&given.values, CacheEntry::parse_all)?, given.append);
+                list(
+                    &mut self.cache_to,
+                    each(&given.values, CacheEntry::parse_all)?,
+                    given.append,
+                );
                 grants.write.extend(local(&self.cache_to, "dest"));
             }
             "target" => self.target = text(),
@@ -183,13 +199,23 @@ impl Target {
                 list(&mut self.secrets, secrets, given.append);
             }
             "ssh" => {
-                list(&mut self.ssh, given.values.iter().map(|text| Ssh::parse(text)).collect(), given.append);
-                grants.read.extend(self.ssh.iter().flatten().flat_map(|ssh| ssh.paths.clone()));
+                list(
+                    &mut self.ssh,
+                    given.values.iter().map(|text| Ssh::parse(text)).collect(),
+                    given.append,
+                );
+                grants
+                    .read
+                    .extend(self.ssh.iter().flatten().flat_map(|ssh| ssh.paths.clone()));
             }
             "output" => {
                 let outputs = each(&given.values, |text| Ok(vec![Export::parse(text)?])).map_err(wrong)?;
                 list(&mut self.outputs, outputs, given.append);
-                let destinations = self.outputs.iter().flatten().map(|output| output.destination.clone());
+                let destinations = self
+                    .outputs
+                    .iter()
+                    .flatten()
+                    .map(|output| output.destination.clone());
                 grants.write.extend(destinations.filter(|path| !path.is_empty()));
             }
             "entitlements" => {
@@ -255,7 +281,8 @@ impl Target {
     fn load(&mut self, wanted: bool) {
         let outputs = self.outputs.get_or_insert_default();
         let loads = |output: &Export| output.kind == "docker" && output.destination.is_empty();
-        let is_image = |output: &Export| matches!(output.kind.as_str(), "docker" | "image" | "registry" | "oci");
+        let is_image =
+            |output: &Export| matches!(output.kind.as_str(), "docker" | "image" | "registry" | "oci");
         if wanted && !outputs.iter().any(loads) && outputs.iter().all(is_image) {
             outputs.push(Export {
                 kind: "docker".to_owned(),
@@ -293,7 +320,11 @@ impl Shorthands {
         texts.extend(self.pull.iter().map(|flag| format!("*.pull={flag}")));
         let attests = [("sbom", &self.sbom), ("provenance", &self.provenance)];
         for (kind, value) in attests {
-            texts.extend(value.iter().map(|value| format!("*.attest={}", attest_of_flag(kind, value))));
+            texts.extend(
+                value
+                    .iter()
+                    .map(|value| format!("*.attest={}", attest_of_flag(kind, value))),
+            );
         }
         texts.extend(self.policy.iter().map(|policy| format!("*.policy+={policy}")));
         texts

@@ -25,7 +25,10 @@ impl Group {
 impl Target {
     pub(crate) fn json(&self) -> Node {
         let mut fields = Fields::default();
-        fields.text("description", &Some(self.description.clone()).filter(|text| !text.is_empty()));
+        fields.text(
+            "description",
+            &Some(self.description.clone()).filter(|text| !text.is_empty()),
+        );
         fields.list("inherits", &self.inherits, |text| Node::text(text));
         fields.list("annotations", &self.annotations, |text| Node::text(escape(text)));
         fields.list("attest", &self.attest, Attest::json);
@@ -34,7 +37,10 @@ impl Target {
             fields.push("contexts", object(contexts));
         }
         fields.text("dockerfile", &self.dockerfile);
-        fields.text("dockerfile-inline", &self.dockerfile_inline.as_deref().map(escape));
+        fields.text(
+            "dockerfile-inline",
+            &self.dockerfile_inline.as_deref().map(escape),
+        );
         fields.escaped("args", &self.args);
         fields.escaped("labels", &self.labels);
         fields.list("tags", &self.tags, |text| Node::text(text));
@@ -91,8 +97,15 @@ impl Fields {
 
     fn escaped(&mut self, name: &str, map: &Option<BTreeMap<String, Option<String>>>) {
         if let Some(map) = map.as_ref().filter(|map| !map.is_empty()) {
-            let value = |value: &Option<String>| value.as_deref().map_or(Node::Null, |text| Node::text(escape(text)));
-            let fields = map.iter().map(|(name, text)| (name.clone(), value(text))).collect();
+            let value = |value: &Option<String>| {
+                value
+                    .as_deref()
+                    .map_or(Node::Null, |text| Node::text(escape(text)))
+            };
+            let fields = map
+                .iter()
+                .map(|(name, text)| (name.clone(), value(text)))
+                .collect();
             self.push(name, Node::Object(fields));
         }
     }
@@ -178,7 +191,11 @@ impl Resources {
             self.pairs()
                 .into_iter()
                 .map(|(name, value)| {
-                    let node = if number(name) { Node::Number(value) } else { Node::text(value) };
+                    let node = if number(name) {
+                        Node::Number(value)
+                    } else {
+                        Node::text(value)
+                    };
                     (name.to_owned(), node)
                 })
                 .collect(),

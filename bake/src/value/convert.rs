@@ -134,7 +134,11 @@ mod tests {
         for (value, shape, expected) in [
             (Value::int(5), Shape::String, Ok(Value::text("5"))),
             (Value::Bool(true), Shape::String, Ok(Value::text("true"))),
-            (Value::text("1.50"), Shape::Number, Ok(Value::Number(Number::Float(1.5)))),
+            (
+                Value::text("1.50"),
+                Shape::Number,
+                Ok(Value::Number(Number::Float(1.5))),
+            ),
             (Value::text("true"), Shape::Bool, Ok(Value::Bool(true))),
             (Value::Null, Shape::Bool, Ok(Value::Null)),
             (
@@ -143,7 +147,11 @@ mod tests {
                 Ok(Value::List(vec![Value::text("1"), Value::text("a")])),
             ),
             (Value::text("a"), list, Err("list of string required".to_owned())),
-            (Value::text("yes"), Shape::Bool, Err("a bool is required".to_owned())),
+            (
+                Value::text("yes"),
+                Shape::Bool,
+                Err("a bool is required".to_owned()),
+            ),
         ] {
             assert_eq!(convert(value, &shape), expected);
         }

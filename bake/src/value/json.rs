@@ -63,6 +63,39 @@ pub(crate) fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// The type of a value, in the JSON that HCL has for types.
+pub(crate) fn kind(value: &Value) -> String {
+    let object = |entries: &std::collections::BTreeMap<String, Value>| {
+        let mut out = String::new();
+        for (key, value) in entries {
+            let comma = if out.is_empty() { "" } else { "," };
+            out.push_str(comma);
+            quote(key, &mut out);
+            out.push(':');
+            out.push_str(&kind(value));
+        }
+        out
+    };
+    let first = |elements: &[Value]| elements.first().map_or_else(|| "\"dynamic\"".to_owned(), kind);
+    match value {
+        Value::List(elements) => format!("[\"list\",{}]", first(elements)),
+        Value::Set(elements) => format!("[\"set\",{}]", first(elements)),
+        Value::Tuple(elements) => {
+            let kinds: Vec<String> = elements.iter().map(kind).collect();
+            format!("[\"tuple\",[{}]]", kinds.join(","))
+        }
+        Value::Map(entries) => {
+            let element = entries
+                .values()
+                .next()
+                .map_or_else(|| "\"dynamic\"".to_owned(), kind);
+            format!("[\"map\",{element}]")
+        }
+        Value::Object(entries) => format!("[\"object\",{{{}}}]", object(entries)),
+        scalar => format!("\"{}\"", scalar.kind()),
+    }
+}
+
 pub(crate) fn decode(text: &str) -> Result<Value, String> {
     serde_json::from_str::<Json>(text)
         .map(of)

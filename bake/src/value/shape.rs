@@ -47,7 +47,9 @@ impl Shape {
                 "tuple" => invalid(
                     "The tuple type constructor requires one argument specifying the element types as a list.",
                 ),
-                _ => invalid(&format!("The keyword \"{name}\" is not a valid type specification.")),
+                _ => invalid(&format!(
+                    "The keyword \"{name}\" is not a valid type specification."
+                )),
             },
             Kind::Call(call) => {
                 let [argument] = call.arguments.as_slice() else {
@@ -61,14 +63,16 @@ impl Shape {
                     "set" => Ok(Self::Set(Box::new(Self::read(argument)?))),
                     "map" => Ok(Self::Map(Box::new(Self::read(argument)?))),
                     "tuple" => match &argument.kind {
-                        Kind::Tuple(elements) => {
-                            Ok(Self::Tuple(elements.iter().map(Self::read).collect::<Outcome<_>>()?))
-                        }
+                        Kind::Tuple(elements) => Ok(Self::Tuple(
+                            elements.iter().map(Self::read).collect::<Outcome<_>>()?,
+                        )),
                         _ => invalid("Tuple type constructor requires a list of element types."),
                     },
                     "object" => match &argument.kind {
                         Kind::Object(entries) => Self::object(entries),
-                        _ => invalid("Object type constructor requires a map whose keys are attribute names and whose values are the corresponding attribute types."),
+                        _ => invalid(
+                            "Object type constructor requires a map whose keys are attribute names and whose values are the corresponding attribute types.",
+                        ),
                     },
                     other => invalid(&format!("Keyword \"{other}\" is not a valid type constructor.")),
                 }
@@ -76,16 +80,20 @@ impl Shape {
             // In JSON a type is written as text.
             Kind::Literal(Value::String(text)) => match crate::syntax::hcl::expression(text, expr.span) {
                 Ok(inner) if !matches!(inner.kind, Kind::Literal(_)) => Self::read(&inner),
-                _ => invalid("A type specification is either a primitive type keyword (bool, number, string) or a complex type constructor call, like list(string)."),
+                _ => invalid(
+                    "A type specification is either a primitive type keyword (bool, number, string) or a complex type constructor call, like list(string).",
+                ),
             },
-            _ => invalid("A type specification is either a primitive type keyword (bool, number, string) or a complex type constructor call, like list(string)."),
+            _ => invalid(
+                "A type specification is either a primitive type keyword (bool, number, string) or a complex type constructor call, like list(string).",
+            ),
         }
     }
 
     fn object(entries: &[(Key, Expr)]) -> Outcome<Self> {
         let mut fields = BTreeMap::new();
         for (key, expr) in entries {
-            let Key::Name(name, _) = key else {
+            let Key::Name(name) = key else {
                 return Err(Problem::new(
                     SUMMARY,
                     "Object constructor map keys must be attribute names.",

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// The crates, each with the crates of this repository that it may depend on.
-pub(crate) const CRATES: [(&str, &[&str]); 7] = [
+pub(crate) const CRATES: [(&str, &[&str]); 8] = [
     ("proto", &[]),
     ("binfmt", &[]),
     ("registry", &[]),
     ("dockerfile", &[]),
+    ("bake", &[]),
     ("builderd", &["proto", "binfmt", "registry", "dockerfile"]),
-    ("client", &["proto", "binfmt", "registry", "dockerfile"]),
+    ("client", &["proto", "binfmt", "registry", "dockerfile", "bake"]),
     ("tests", &["proto", "registry"]),
 ];
 

@@ -1,0 +1,79 @@
+//! A target as the flags of `build`.
+
+use anyhow::{bail, ensure};
+use bake::Target;
+
+use super::inputs::Inputs;
+use crate::build::request::Flags;
+
+pub fn flags(target: &Target, inputs: &Inputs) -> anyhow::Result<Flags> {
+    refuse_unsupported(target)?;
+    let texts = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    let pairs = |map: &Option<std::collections::BTreeMap<String, Option<String>>>| {
+        map.iter()
+            .flatten()
+            .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+            .collect()
+    };
+    Ok(Flags {
+        context: inputs.context.clone(),
+        file: target
+            .dockerfile_inline
+            .is_none()
+            .then(|| inputs.dockerfile.clone()),
+        tags: texts(&target.tags),
+        platforms: texts(&target.platforms),
+        build_args: pairs(&target.args),
+        build_contexts: inputs
+            .contexts
+            .iter()
+            .map(|(name, path)| format!("{name}={path}"))
+            .collect(),
+        labels: pairs(&target.labels),
+        annotations: texts(&target.annotations),
+        target: target.target.clone(),
+        outputs: each(&target.outputs, bake::target::Export::flag),
+        push: false,
+        load: false,
+        no_cache: target.no_cache == Some(true),
+        no_cache_filter: texts(&target.no_cache_filter),
+        pull: target.pull == Some(true),
+        network: target.network.clone(),
+        add_hosts: pairs(&target.extra_hosts),
+        ulimits: texts(&target.ulimits),
+        shm_size: target.shm_size.clone(),
+        cgroup_parent: None,
+        allow: texts(&target.entitlements),
+        secrets: each(&target.secrets, bake::target::Secret::flag),
+        cache_from: each(&target.cache_from, bake::target::CacheEntry::flag),
+        cache_to: each(&target.cache_to, bake::target::CacheEntry::flag),
+        ssh: each(&target.ssh, bake::target::Ssh::flag),
+        attests: each(&target.attest, bake::target::Attest::flag),
+        dockerfile_inline: target.dockerfile_inline.clone(),
+        linked: target.linked,
+    })
+}
+
+fn each<T>(list: &Option<Vec<T>>, flag: fn(&T) -> String) -> Vec<String> {
+    list.iter().flatten().map(flag).collect()
+}
+
+fn refuse_unsupported(target: &Target) -> anyhow::Result<()> {
+    if let Some(call) = target
+        .call
+        .as_deref()
+        .filter(|call| !matches!(*call, "" | "build"))
+    {
+        bail!("call = \"{call}\" is not supported yet: build without it");
+    }
+    let asks = |policy: &bake::target::Policy| !policy.disabled;
+    ensure!(
+        !target.policy.iter().flatten().any(asks),
+        "policy is not supported yet: build without it"
+    );
+    ensure!(
+        target.resources.is_none(),
+        "resources is not supported yet: limit the builder itself by the driver options memory= and cpu-quota="
+    );
+    Ok(())
+}
