@@ -32,7 +32,7 @@ pub struct Definition {
 }
 
 /// Evaluation recurses; how deep is bounded, and that much fits here. It is address space, not memory.
-const STACK: usize = 512 << 20;
+const STACK: usize = 128 << 20;
 const LARGEST_FILE: usize = 8 << 20;
 
 impl Definition {

@@ -26,6 +26,6 @@ fn two_hundred_targets_are_evaluated_at_once() {
     let json = selection.json();
     let took = started.elapsed();
     assert_eq!(selection.targets.len(), 200);
-    assert!(json.len() > 100_000);
+    assert!(json.contains("x9"));
     assert!(took < Duration::from_secs(5), "{took:?}");
 }

@@ -41,6 +41,8 @@ pub enum Row {
     Pull,
     /// `imagetools inspect`, which no daemon takes part in
     Inspect,
+    /// `bake --print` of 200 targets, which no daemon takes part in
+    Bake,
 }
 
 impl Row {
@@ -60,6 +62,7 @@ impl Row {
             Self::Parallel => ("8 builds of 20 RUN steps at once, s", 1.0),
             Self::Pull => ("pull and unpack a 47 MB base, one RUN, s", 0.9),
             Self::Inspect => ("imagetools inspect, ms", 15.0),
+            Self::Bake => ("bake --print, 200 targets, ms", 100.0),
         }
     }
 }
@@ -81,13 +84,30 @@ impl Bench {
             Row::Parallel => self.parallel(endpoint)?,
             Row::Pull => self.pull(endpoint, run)?,
             Row::Inspect => self.run(&["imagetools", "inspect", &self.image("base")])?,
+            Row::Bake => self.bake()?,
         };
         let seconds = measured.as_secs_f64();
         Ok(Some(match row {
             Row::Steps | Row::EmulatedSteps => seconds * 1000.0 / f64::from(STEPS),
-            Row::Inspect => seconds * 1000.0,
+            Row::Inspect | Row::Bake => seconds * 1000.0,
             _ => seconds,
         }))
+    }
+
+    /// 200 targets that inherit, call a function and interpolate.
+    fn bake(&self) -> anyhow::Result<Duration> {
+        let mut text = String::from(
+            "variable \"TAG\" { default = \"latest\" }\nfunction \"tags\" {\n  params = [name]\n  result = [\"example/${name}:${TAG}\"]\n}\ntarget \"base\" { args = { A = upper(TAG) } }\n",
+        );
+        for number in 0..200 {
+            text.push_str(&format!(
+                "target \"t{number}\" {{\n  inherits = [\"base\"]\n  tags = tags(\"t{number}\")\n  args = {{ N = {number} * 2 }}\n}}\n"
+            ));
+        }
+        let context = self.context("bake", "FROM scratch\n")?;
+        let file = context.join("docker-bake.hcl");
+        std::fs::write(&file, text)?;
+        self.run(&["bake", "--print", "-f", &file.display().to_string(), "t*"])
     }
 
     /// The time that the steps add to a build that has none.

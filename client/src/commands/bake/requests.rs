@@ -1,7 +1,9 @@
 //! A target as the flags of `build`.
 
-use anyhow::{bail, ensure};
-use bake::Target;
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail, ensure};
+use bake::{Target, paths};
 
 use super::inputs::Inputs;
 use crate::build::request::Flags;
@@ -9,7 +11,7 @@ use crate::build::request::Flags;
 pub fn flags(target: &Target, inputs: &Inputs) -> anyhow::Result<Flags> {
     refuse_unsupported(target)?;
     let texts = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-    let pairs = |map: &Option<std::collections::BTreeMap<String, Option<String>>>| {
+    let pairs = |map: &Option<BTreeMap<String, Option<String>>>| {
         map.iter()
             .flatten()
             .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
@@ -49,7 +51,7 @@ pub fn flags(target: &Target, inputs: &Inputs) -> anyhow::Result<Flags> {
         cache_to: each(&target.cache_to, bake::target::CacheEntry::flag),
         ssh: each(&target.ssh, bake::target::Ssh::flag),
         attests: each(&target.attest, bake::target::Attest::flag),
-        dockerfile_inline: target.dockerfile_inline.clone(),
+        dockerfile_inline: inline,
         linked: target.linked,
     })
 }
