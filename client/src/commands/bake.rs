@@ -124,7 +124,7 @@ pub async fn run(args: &BakeArgs, context: &Context) -> anyhow::Result<()> {
         return Ok(());
     }
     granted.check(&selection, &inputs, &source, settings)?;
-    build(args, context, &selection, &inputs, &targets).await
+    build(args, context, &selection, &inputs, (&source, &targets)).await
 }
 
 impl BakeArgs {
@@ -192,14 +192,19 @@ async fn build(
     context: &Context,
     selection: &Selection,
     inputs: &BTreeMap<String, inputs::Inputs>,
-    names: &[String],
+    (source, names): (&files::Source, &[String]),
 ) -> anyhow::Result<()> {
     let settings = &context.settings;
     let mode = args.mode(settings)?;
     let mut flags = BTreeMap::new();
     for (name, target) in &selection.targets {
         let inputs = inputs.get(name).context("a target has no inputs")?;
-        let request = requests::flags(target, inputs).with_context(|| format!("target {name}"))?;
+        let secrets = source
+            .remote
+            .as_ref()
+            .map(|address| remote::secrets(address, &inputs.context, settings))
+            .unwrap_or_default();
+        let request = requests::flags(target, inputs, &secrets).with_context(|| format!("target {name}"))?;
         flags.insert(name.clone(), request);
     }
     if flags.is_empty() {

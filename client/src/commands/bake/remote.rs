@@ -5,7 +5,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
+use bake::target::Secret;
 use bake::{DEFAULT_FILES, File};
+use base64::Engine as _;
 use tokio::process::Command;
 
 use super::files;
@@ -64,6 +66,7 @@ pub async fn read(address: &str, names: &[&str], settings: &Settings) -> anyhow:
     let git = Git {
         folder: folder.path(),
         settings,
+        repository: &parsed.repository,
     };
     git.run(&["init", "--quiet", "."]).await?;
     let reference = if parsed.reference.is_empty() {
@@ -109,9 +112,38 @@ pub async fn read(address: &str, names: &[&str], settings: &Settings) -> anyhow:
     Ok(files)
 }
 
+/// Who the definition's host lets in; the names are those of buildx.
+const TOKEN: &str = "BUILDX_BAKE_GIT_AUTH_TOKEN";
+const HEADER: &str = "BUILDX_BAKE_GIT_AUTH_HEADER";
+
+/// The secrets with which the builder fetches a context from the host that the definition came from.
+pub fn secrets(address: &str, context: &str, settings: &Settings) -> Vec<Secret> {
+    let Some(host) = host(address).filter(|own| host(context).as_ref() == Some(own)) else {
+        return Vec::new();
+    };
+    [("GIT_AUTH_TOKEN", TOKEN), ("GIT_AUTH_HEADER", HEADER)]
+        .into_iter()
+        .filter(|(_, variable)| settings.get(variable).is_some())
+        .map(|(id, variable)| Secret {
+            id: format!("{id}.{host}"),
+            variable: variable.to_owned(),
+            ..Secret::default()
+        })
+        .collect()
+}
+
+fn host(address: &str) -> Option<String> {
+    let repository = Address::parse(address)?.repository;
+    let (_, rest) = repository.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let host = authority.rsplit('@').next()?.to_lowercase();
+    (!host.is_empty()).then_some(host)
+}
+
 struct Git<'a> {
     folder: &'a Path,
     settings: &'a Settings,
+    repository: &'a str,
 }
 
 impl Git<'_> {
@@ -126,6 +158,16 @@ impl Git<'_> {
             .env_remove("GIT_INDEX_FILE")
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
+        if let Some(header) = self.header() {
+            // In the environment, where other users do not see it, and for this repository only.
+            command
+                .env("GIT_CONFIG_COUNT", "1")
+                .env(
+                    "GIT_CONFIG_KEY_0",
+                    format!("http.{}.extraHeader", self.repository),
+                )
+                .env("GIT_CONFIG_VALUE_0", header);
+        }
         if let Some(keys) = self.settings.get("BUILDX_BAKE_GIT_SSH") {
             // The socket of an agent that is meant for this.
             command.env("SSH_AUTH_SOCK", keys);
@@ -140,11 +182,37 @@ impl Git<'_> {
         }
         Ok(output.stdout)
     }
+
+    fn header(&self) -> Option<String> {
+        if !self.repository.starts_with("http") {
+            return None;
+        }
+        if let Some(value) = self.settings.get(HEADER) {
+            return Some(format!("Authorization: {value}"));
+        }
+        let token = self.settings.get(TOKEN)?;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
+        Some(format!("Authorization: basic {encoded}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_for_their_own_host() {
+        let settings = Settings::of(&[(TOKEN, "x")]);
+        let ids = |context: &str| -> Vec<String> {
+            let found = secrets("https://h.example/x.git#v1", context, &settings);
+            found.into_iter().map(|secret| secret.flag()).collect()
+        };
+        assert_eq!(
+            ids("https://me@H.example/x.git#v1:a"),
+            ["id=GIT_AUTH_TOKEN.h.example,env=BUILDX_BAKE_GIT_AUTH_TOKEN"]
+        );
+        assert!(ids("https://other.example/x.git").is_empty() && ids("folder").is_empty());
+    }
 
     #[test]
     fn addresses_have_a_reference_and_a_folder() {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
+use bake::target::Secret;
 use bake::{Target, paths};
 
 use super::inputs::Inputs;
 use crate::build::request::Flags;
 
-pub fn flags(target: &Target, inputs: &Inputs) -> anyhow::Result<Flags> {
+pub fn flags(target: &Target, inputs: &Inputs, secrets: &[Secret]) -> anyhow::Result<Flags> {
     refuse_unsupported(target)?;
     let texts = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let pairs = |map: &Option<BTreeMap<String, Option<String>>>| {
@@ -46,7 +47,13 @@ pub fn flags(target: &Target, inputs: &Inputs) -> anyhow::Result<Flags> {
         shm_size: target.shm_size.clone(),
         cgroup_parent: None,
         allow: texts(&target.entitlements),
-        secrets: each(&target.secrets, bake::target::Secret::flag),
+        secrets: target
+            .secrets
+            .iter()
+            .flatten()
+            .chain(secrets)
+            .map(Secret::flag)
+            .collect(),
         cache_from: each(&target.cache_from, bake::target::CacheEntry::flag),
         cache_to: each(&target.cache_to, bake::target::CacheEntry::flag),
         ssh: each(&target.ssh, bake::target::Ssh::flag),
