@@ -8,6 +8,7 @@ pub(crate) use traverse::index;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use crate::error::{Outcome, Problem};
 use crate::module::Module;
@@ -27,7 +28,7 @@ const STEP: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Scope<'a> {
     pub names: Vec<(String, Value)>,
-    pub parent: Option<&'a Scope<'a>>,
+    pub parent: Option<&'a Self>,
 }
 
 impl Scope<'_> {
@@ -263,16 +264,22 @@ impl Module<'_> {
             let value = self.evaluate(&each.value, &inner)?;
             if each.grouping {
                 groups.entry(name).or_default().push(value);
-            } else if object.contains_key(&name) {
-                return Err(Problem::new(
-                    "Duplicate object key",
-                    format!(
-                        "Two different items produced the key \"{name}\" in this 'for' expression. If duplicates are expected, use the ellipsis (...) after the value expression to enable grouping by key."
-                    ),
-                    key.span,
-                ));
-            } else {
-                object.insert(name, value);
+                continue;
+            }
+            match object.entry(name) {
+                Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                Entry::Occupied(entry) => {
+                    return Err(Problem::new(
+                        "Duplicate object key",
+                        format!(
+                            "Two different items produced the key \"{}\" in this 'for' expression. If duplicates are expected, use the ellipsis (...) after the value expression to enable grouping by key.",
+                            entry.key()
+                        ),
+                        key.span,
+                    ));
+                }
             }
         }
         object.extend(

@@ -9,8 +9,8 @@ pub(crate) enum Node {
     /// Digits as they are.
     Number(String),
     Text(String),
-    List(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    List(Vec<Self>),
+    Object(Vec<(String, Self)>),
 }
 
 impl Node {

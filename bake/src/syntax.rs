@@ -125,14 +125,14 @@ pub(crate) enum Part {
     Value(Expr),
     If {
         condition: Expr,
-        then: Vec<Part>,
-        otherwise: Vec<Part>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     For {
         key_name: Option<String>,
         value_name: String,
         collection: Expr,
-        body: Vec<Part>,
+        body: Vec<Self>,
     },
 }
 

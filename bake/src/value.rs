@@ -16,12 +16,12 @@ pub(crate) enum Value {
     Bool(bool),
     Number(Number),
     String(String),
-    List(Vec<Value>),
-    Tuple(Vec<Value>),
+    List(Vec<Self>),
+    Tuple(Vec<Self>),
     /// Sorted and without duplicates.
-    Set(Vec<Value>),
-    Map(BTreeMap<String, Value>),
-    Object(BTreeMap<String, Value>),
+    Set(Vec<Self>),
+    Map(BTreeMap<String, Self>),
+    Object(BTreeMap<String, Self>),
 }
 
 impl Value {

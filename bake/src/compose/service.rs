@@ -323,7 +323,7 @@ fn parse_size(text: &str) -> Option<u64> {
         clippy::cast_sign_loss,
         reason = "checked to be in range"
     )]
-    (bytes >= 0.0 && bytes < 9e18).then_some(bytes as u64)
+    (0.0..9e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// Four digits and a unit.

@@ -16,8 +16,8 @@ pub(super) enum Yaml {
     /// As it is shown.
     Number(String),
     Text(String),
-    List(Vec<Yaml>),
-    Map(BTreeMap<String, Yaml>),
+    List(Vec<Self>),
+    Map(BTreeMap<String, Self>),
 }
 
 /// All documents of the file.

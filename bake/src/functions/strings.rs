@@ -70,7 +70,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     Function::new("split", &["separator", "str"], |a| {
         let (separator, text) = (a.text(0)?, a.text(1)?);
         let parts: Vec<Value> = if separator.is_empty() {
-            text.chars().map(|c| Value::text(c)).collect()
+            text.chars().map(Value::text).collect()
         } else {
             text.split(&separator).map(Value::text).collect()
         };

@@ -46,8 +46,11 @@ impl Kind {
 pub(super) struct Blocks<'a> {
     all: Vec<State<'a>>,
     /// Which blocks, and which target of their matrix, have a name.
-    names: RefCell<BTreeMap<(Kind, String), Vec<(usize, usize)>>>,
+    names: RefCell<BTreeMap<(Kind, String), Vec<Place>>>,
 }
+
+/// A block, and a target of its matrix.
+type Place = (usize, usize);
 
 #[derive(Debug)]
 struct State<'a> {

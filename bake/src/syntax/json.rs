@@ -26,7 +26,7 @@ pub(crate) fn body(text: &str, file: usize) -> Outcome<Body> {
     let mut body = Body::default();
     for (key, value) in objects(root)? {
         match BLOCKS.iter().find(|(kind, _)| *kind == key.text) {
-            Some((kind, labels)) => blocks(kind, *labels, Vec::new(), key.span, value, &mut body)?,
+            Some((kind, labels)) => blocks(kind, *labels, &[], key.span, value, &mut body)?,
             None => attribute(key, value, &mut body)?,
         }
     }
@@ -72,17 +72,17 @@ fn objects(node: Node) -> Outcome<Vec<(Name, Node)>> {
 fn blocks(
     kind: &str,
     missing: usize,
-    labels: Vec<(String, Span)>,
+    labels: &[(String, Span)],
     span: Span,
     node: Node,
     body: &mut Body,
 ) -> Outcome<()> {
     if missing > 0 {
         for (key, value) in objects(node)? {
-            let mut labels = labels.clone();
+            let mut labels = labels.to_vec();
             let span = key.span;
             labels.push((key.text, key.span));
-            blocks(kind, missing - 1, labels, span, value, body)?;
+            blocks(kind, missing - 1, &labels, span, value, body)?;
         }
         return Ok(());
     }
@@ -96,14 +96,14 @@ fn blocks(
         let mut inner = Body::default();
         for (key, value) in objects(node)? {
             if kind == "variable" && key.text == INNER {
-                blocks(INNER, 0, Vec::new(), key.span, value, &mut inner)?;
+                blocks(INNER, 0, &[], key.span, value, &mut inner)?;
             } else {
                 attribute(key, value, &mut inner)?;
             }
         }
         body.blocks.push(Block {
             kind: kind.to_owned(),
-            labels: labels.clone(),
+            labels: labels.to_vec(),
             span,
             body: inner,
         });

@@ -12,10 +12,10 @@ pub(crate) enum Shape {
     String,
     Number,
     Bool,
-    List(Box<Shape>),
-    Set(Box<Shape>),
-    Map(Box<Shape>),
-    Tuple(Vec<Shape>),
+    List(Box<Self>),
+    Set(Box<Self>),
+    Map(Box<Self>),
+    Tuple(Vec<Self>),
     Object(BTreeMap<String, Field>),
 }
 

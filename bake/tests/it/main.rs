@@ -1,5 +1,7 @@
 //! Definitions from outside: what is wrong with them, what they may cost, and that no text whatever breaks the reader.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod limits;
 mod mistakes;
 mod random;

@@ -168,7 +168,7 @@ fn a_definition_may_reach_out_of_the_folder_only_if_it_is_allowed() {
     Ended::of(bake(&here).arg("app")).failed().said(&[
         " - reach the host's network from steps",
         " - read ../src",
-        " - read and write ..",
+        " - write ..",
         "additional privileges requested",
     ]);
     // What the command line itself names needs no further word.

@@ -78,17 +78,29 @@ pub async fn read(address: &str, names: &[&str], settings: &Settings) -> anyhow:
         !reference.starts_with('-') && !parsed.repository.starts_with('-'),
         "invalid address {address}"
     );
-    git.run(&[
+    let shallow = [
         "fetch",
         "--quiet",
-        "--depth=1",
         "--no-tags",
+        "--depth=1",
         "--",
         &parsed.repository,
         reference,
-    ])
-    .await
-    .with_context(|| format!("reading the definition from {address}"))?;
+    ];
+    if git.run(&shallow).await.is_err() {
+        // A web server that only has files knows nothing of depths.
+        let whole = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--",
+            &parsed.repository,
+            reference,
+        ];
+        git.run(&whole)
+            .await
+            .with_context(|| format!("reading the definition from {address}"))?;
+    }
     let mut files = Vec::new();
     let given = !names.is_empty();
     let names: &[&str] = if given { names } else { &DEFAULT_FILES };
