@@ -6,7 +6,6 @@ pub mod file;
 use registry::reference::ReferenceError;
 
 use crate::executor::step::StepError;
-use crate::session::SessionError;
 use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
 use crate::sources::image::{FetchError, ImageError};
@@ -63,7 +62,7 @@ pub enum OpError {
     Secret {
         id: String,
         #[source]
-        source: SessionError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     #[error("secret {id} is not text, so no variable can hold it: mount it as a file")]
     SecretText { id: String },

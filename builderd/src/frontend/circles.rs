@@ -59,7 +59,7 @@ impl Plan {
                             .map(|(at, followed)| uses[*at][followed - 1].1)
                             .collect();
                         let problem = Problem::Circular(self.stages[start].name.clone());
-                        let location = Some(Location { lines, source: None });
+                        let location = Some(Box::new(Location { lines, source: None }));
                         return Err(Error { problem, location });
                     }
                 }

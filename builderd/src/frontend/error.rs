@@ -20,7 +20,8 @@ use super::HostError;
 #[derive(Debug)]
 pub struct Error {
     pub problem: Problem,
-    pub location: Option<Location>,
+    /// Boxed, since every step of the frontend hands errors on by value.
+    pub location: Option<Box<Location>>,
 }
 
 /// Lines of a source text.
@@ -86,7 +87,10 @@ pub enum Problem {
     #[error("failed to parse stage name {name:?}: {problem}")]
     StageName { name: String, problem: ReferenceError },
     #[error("invalid context name {name}: {problem}")]
-    ContextName { name: String, problem: ReferenceError },
+    ContextName {
+        name: String,
+        problem: Box<ReferenceError>,
+    },
     #[error("invalid context specifier {value} for {name}")]
     ContextSpecifier { name: String, value: String },
     #[error(
@@ -163,10 +167,10 @@ impl Error {
     pub(super) fn at(lines: Lines, problem: Problem) -> Self {
         Self {
             problem,
-            location: Some(Location {
+            location: Some(Box::new(Location {
                 lines: vec![lines],
                 source: None,
-            }),
+            })),
         }
     }
 
@@ -174,9 +178,11 @@ impl Error {
     pub(super) fn resolving(lines: Option<Lines>, written: String, source: HostError) -> Self {
         let problem = Problem::ResolveImage { written, source };
         Self {
-            location: lines.map(|lines| Location {
-                lines: vec![lines],
-                source: None,
+            location: lines.map(|lines| {
+                Box::new(Location {
+                    lines: vec![lines],
+                    source: None,
+                })
             }),
             problem,
         }

@@ -90,7 +90,7 @@ impl NamedContext {
         let reference: Result<Reference, _> = name.parse();
         let reference = reference.map_err(|problem| Problem::ContextName {
             name: name.to_owned(),
-            problem,
+            problem: Box::new(problem),
         })?;
         let familiar = reference.familiar();
         let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
@@ -116,7 +116,7 @@ impl NamedContext {
                     let reference: Result<Reference, _> = text.parse();
                     let reference = reference.map_err(|problem| Problem::ContextName {
                         name: text.to_owned(),
-                        problem,
+                        problem: Box::new(problem),
                     })?;
                     Source::Image(reference.or_latest())
                 }

@@ -1,5 +1,6 @@
 //! Where a job's files come from: resolves its sources, and pulls the layers that an operation is about to read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use binfmt::Platform;
@@ -10,9 +11,11 @@ use registry::digest::{Algorithm, Digest};
 use super::Job;
 use super::job::Done;
 use super::platforms;
+use crate::executor::step;
 use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
 use crate::ops::OpError;
+use crate::ops::exec::Secrets;
 use crate::progress::VertexProgress;
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::http::{self, HttpError, HttpSource, Loaded};
@@ -223,6 +226,29 @@ impl Job {
             .images()
             .resolve(&reference, &to_registry(platform), freshness)
             .await?)
+    }
+
+    /// Asks the clients for the secrets of a step; one that is not optional must be there.
+    pub(super) async fn secrets(&self, op: &pb::ExecOp) -> Result<Secrets, OpError> {
+        let named: Vec<(&str, bool)> = Secrets::named(op).collect();
+        let mut found = BTreeMap::new();
+        for (id, optional) in named {
+            match self.sessions().secret(id).await {
+                Ok(Some(secret)) => {
+                    found.insert(id.to_owned(), step::Secret(secret.expose().to_vec()));
+                }
+                Ok(None) if optional => {}
+                Err(error) if optional && error.is_absent() => {}
+                Ok(None) => return Err(OpError::NoSecret { id: id.to_owned() }),
+                Err(error) => {
+                    return Err(OpError::Secret {
+                        id: id.to_owned(),
+                        source: error.into(),
+                    });
+                }
+            }
+        }
+        Ok(Secrets::new(found))
     }
 
     /// Brings the files of all inputs here.

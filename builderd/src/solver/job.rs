@@ -232,7 +232,7 @@ impl Job {
                 self.check_entitlements(op)?;
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
-                let secrets = ops::exec::Secrets::fetch(op, &self.sessions).await?;
+                let secrets = self.secrets(op).await?;
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
                 let mut _caches = Vec::new();
                 for cache in ops::exec::caches::exclusive(op, inputs) {

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 
 use proto::pb;
 
-use crate::executor::step::{self, Mount, Source};
+use crate::executor::step::{Mount, Secret, Source};
 use crate::ops::OpError;
-use crate::session::{Group, Secret};
 
-/// The secrets that an operation names, as far as the clients have them.
+/// The secrets of a step, by their ids, as far as they are there.
 #[derive(Debug, Default)]
 pub struct Secrets(BTreeMap<String, Secret>);
 
 impl Secrets {
-    /// Asks the clients; one that is not optional must be there.
-    pub async fn fetch(op: &pb::ExecOp, sessions: &Group) -> Result<Self, OpError> {
+    pub fn new(found: BTreeMap<String, Secret>) -> Self {
+        Self(found)
+    }
+
+    /// The secrets that an operation names, and whether it can do without.
+    pub fn named(op: &pb::ExecOp) -> impl Iterator<Item = (&str, bool)> {
         let of_files = op.mounts.iter().filter_map(|mount| {
             let option = mount.secret_opt.as_ref()?;
             Some((option.id.as_str(), option.optional))
@@ -23,25 +26,7 @@ impl Secrets {
             .secretenv
             .iter()
             .map(|variable| (variable.id.as_str(), variable.optional));
-        let mut found = BTreeMap::new();
-        for (id, optional) in of_files.chain(of_variables) {
-            if found.contains_key(id) {
-                continue;
-            }
-            match sessions.secret(id).await {
-                Ok(Some(secret)) => drop(found.insert(id.to_owned(), secret)),
-                Ok(None) if optional => {}
-                Err(error) if optional && error.is_absent() => {}
-                Ok(None) => return Err(OpError::NoSecret { id: id.to_owned() }),
-                Err(source) => {
-                    return Err(OpError::Secret {
-                        id: id.to_owned(),
-                        source,
-                    });
-                }
-            }
-        }
-        Ok(Self(found))
+        of_files.chain(of_variables)
     }
 
     /// The mount of a secret; none if it is optional and not there.
@@ -51,7 +36,7 @@ impl Secrets {
         Some(Mount {
             destination: mount.dest.clone(),
             source: Source::Secret {
-                contents: step::Secret(secret.expose().to_vec()),
+                contents: secret.clone(),
                 uid: option.uid,
                 gid: option.gid,
                 mode: option.mode,
@@ -67,8 +52,8 @@ impl Secrets {
             let Some(secret) = self.0.get(&variable.id) else {
                 continue;
             };
-            let text = secret
-                .expose_text()
+            let text = std::str::from_utf8(&secret.0)
+                .ok()
                 .filter(|text| !text.contains('\0'))
                 .ok_or_else(|| OpError::SecretText {
                     id: variable.id.clone(),
