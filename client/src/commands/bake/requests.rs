@@ -18,12 +18,16 @@ pub fn flags(target: &Target, inputs: &Inputs, secrets: &[Secret]) -> anyhow::Re
             .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
             .collect()
     };
+    let mut inline = target.dockerfile_inline.clone();
+    if inline.is_none() && paths::is_remote(&inputs.context) && inputs.dockerfile.starts_with('/') {
+        // A Dockerfile from here for a context from elsewhere, of which the builder can only be told.
+        let text = std::fs::read_to_string(&inputs.dockerfile)
+            .with_context(|| format!("reading {}", inputs.dockerfile))?;
+        inline = Some(text);
+    }
     Ok(Flags {
         context: inputs.context.clone(),
-        file: target
-            .dockerfile_inline
-            .is_none()
-            .then(|| inputs.dockerfile.clone()),
+        file: inline.is_none().then(|| inputs.dockerfile.clone()),
         tags: texts(&target.tags),
         platforms: texts(&target.platforms),
         build_args: pairs(&target.args),
