@@ -29,9 +29,9 @@ pub enum GatherError {
     #[error("the spec names no images")]
     Nothing,
     #[error("source image ({image}) registry does not match target image ({target}) registry")]
-    OtherRegistry { image: Reference, target: Reference },
+    OtherRegistry { image: String, target: String },
     #[error("image {image} has neither tag nor digest, and manifest-tool does not default to 'latest'")]
-    NoTag { image: Reference },
+    NoTag { image: String },
     #[error("inspect of image {image:?} failed with error: {image}: not found")]
     NotFound { image: String },
     #[error("inspect of image {image:?} failed with error")]
@@ -54,14 +54,12 @@ pub enum GatherError {
     },
     #[error(
         "unable to create platform object for manifest {digest}: manifest entry for image {image} has unsupported \
-         os/arch or os/arch/variant combination: {os}/{architecture}/{variant}"
+         os/arch or os/arch/variant combination: {platform}"
     )]
     Platform {
         digest: Digest,
         image: String,
-        os: String,
-        architecture: String,
-        variant: String,
+        platform: String,
     },
     #[error("the index {image} has an entry without a platform: {digest}")]
     NoPlatform { image: String, digest: Digest },
@@ -157,11 +155,15 @@ fn name(source: &Source, target: &Reference) -> Result<Reference, GatherError> {
         source: error,
     })?;
     if image.repository().registry() != target.repository().registry() {
-        let target = target.clone();
-        return Err(GatherError::OtherRegistry { image, target });
+        return Err(GatherError::OtherRegistry {
+            image: image.to_string(),
+            target: target.to_string(),
+        });
     }
     if image.tag().is_none() && image.digest().is_none() {
-        return Err(GatherError::NoTag { image });
+        return Err(GatherError::NoTag {
+            image: image.to_string(),
+        });
     }
     Ok(image)
 }
@@ -251,9 +253,7 @@ fn platform(source: &Source, config: Platform, digest: &Digest) -> Result<Platfo
         return Err(GatherError::Platform {
             digest: digest.clone(),
             image: source.image.clone(),
-            os: platform.os,
-            architecture: platform.architecture,
-            variant: platform.variant,
+            platform: format!("{}/{}/{}", platform.os, platform.architecture, platform.variant),
         });
     }
     Ok(platform)
