@@ -20,7 +20,7 @@ pub enum LookupError {
     Denied {
         reference: Reference,
         #[source]
-        source: registry::Error,
+        source: Box<registry::Error>,
     },
     #[error(transparent)]
     Registry(#[from] registry::Error),
@@ -28,7 +28,7 @@ pub enum LookupError {
     Manifest {
         reference: Reference,
         #[source]
-        source: ManifestError,
+        source: Box<ManifestError>,
     },
     #[error("{reference} is a manifest list")]
     IsList { reference: Reference },
@@ -93,9 +93,9 @@ async fn fetch(client: &Client, reference: &Reference) -> Result<RawManifest, Lo
             error if error.is_not_found() => LookupError::NotFound {
                 reference: reference(),
             },
-            source if source.is_denied() => LookupError::Denied {
+            error if error.is_denied() => LookupError::Denied {
                 reference: reference(),
-                source,
+                source: Box::new(error),
             },
             other => LookupError::Registry(other),
         })
@@ -104,7 +104,7 @@ async fn fetch(client: &Client, reference: &Reference) -> Result<RawManifest, Lo
 fn parse(reference: &Reference, raw: &RawManifest) -> Result<Document, LookupError> {
     raw.parse().map_err(|source| LookupError::Manifest {
         reference: reference.clone(),
-        source,
+        source: Box::new(source),
     })
 }
 

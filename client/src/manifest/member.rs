@@ -15,7 +15,7 @@ pub enum MemberError {
     Empty { reference: Reference },
     #[error("internal digest mismatch for {reference}: expected {expected}, got {found}")]
     Mismatch {
-        reference: Reference,
+        reference: String,
         expected: registry::Digest,
         found: registry::Digest,
     },
@@ -98,7 +98,7 @@ impl Member {
             return Ok(RawManifest::with_digest(raw.bytes, media_type, expected.clone()));
         }
         Err(MemberError::Mismatch {
-            reference: self.reference.clone(),
+            reference: self.reference.to_string(),
             expected: expected.clone(),
             found: raw.digest,
         })

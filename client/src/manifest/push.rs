@@ -1,7 +1,7 @@
 //! From a local list to a list in a registry: images of other repositories are copied first, then the list is written.
 
 use registry::client::Copier;
-use registry::{Client, Digest, RawManifest, Reference, Repository, media_type};
+use registry::{Client, Digest, RawManifest, Reference, media_type};
 
 use super::document::DockerList;
 use super::member::{Member, MemberError};
@@ -25,16 +25,16 @@ pub enum PushError {
     Encode(#[source] serde_json::Error),
     #[error("copy {image} to {target}")]
     Copy {
-        image: Reference,
-        target: Repository,
+        image: String,
+        target: String,
         #[source]
-        source: registry::Error,
+        source: Box<registry::Error>,
     },
     #[error("failed to put manifest {list}{}", advice(.source))]
     Put {
         list: Reference,
         #[source]
-        source: registry::Error,
+        source: Box<registry::Error>,
     },
 }
 
@@ -106,7 +106,7 @@ impl Plan {
         let put = client.put_manifest(&self.target, &self.list).await;
         put.map_err(|source| PushError::Put {
             list: self.target.clone(),
-            source,
+            source: Box::new(source),
         })?;
         Ok(self.list.digest.clone())
     }
@@ -120,9 +120,9 @@ impl Copy {
     pub async fn run(&self, copier: &Copier) -> Result<(), PushError> {
         let copied = copier.copy_known(self.image.repository(), &self.raw).await;
         copied.map_err(|source| PushError::Copy {
-            image: self.image.clone(),
-            target: self.target.repository().clone(),
-            source,
+            image: self.image.to_string(),
+            target: self.target.repository().to_string(),
+            source: Box::new(source),
         })
     }
 }

@@ -21,7 +21,7 @@ pub enum AssembleError {
     Component {
         reference: Reference,
         #[source]
-        source: registry::Error,
+        source: Box<registry::Error>,
     },
     #[error("error creating additional tag reference: {tag}")]
     Tag {
@@ -34,7 +34,7 @@ pub enum AssembleError {
         reference: Reference,
         kind: Kind,
         #[source]
-        source: registry::Error,
+        source: Box<registry::Error>,
     },
 }
 
@@ -94,7 +94,10 @@ pub async fn push(
         let reference = repository.with_digest(entry.descriptor.digest.clone());
         tracing::debug!(%reference, from = %entry.repository, "pushing manifest component");
         let copied = copier.copy_known(&entry.repository, &entry.raw).await;
-        copied.map_err(|source| AssembleError::Component { reference, source })
+        copied.map_err(|source| AssembleError::Component {
+            reference,
+            source: Box::new(source),
+        })
     });
     try_join_all(copies).await?;
     for reference in names {
@@ -102,7 +105,7 @@ pub async fn push(
         put.map_err(|source| AssembleError::Index {
             reference: reference.clone(),
             kind,
-            source,
+            source: Box::new(source),
         })?;
         tracing::debug!(%reference, "pushed manifest list/index");
     }
