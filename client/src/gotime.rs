@@ -51,9 +51,9 @@ pub fn duration(nanoseconds: i64) -> String {
     };
     let text = match magnitude {
         0 => "0s".to_owned(),
-        ..1_000 => format!("{magnitude}ns"),
-        ..1_000_000 => format!("{}{}µs", magnitude / 1_000, fraction(1_000)),
-        ..1_000_000_000 => format!("{}{}ms", magnitude / 1_000_000, fraction(1_000_000)),
+        1..1_000 => format!("{magnitude}ns"),
+        1_000..1_000_000 => format!("{}{}µs", magnitude / 1_000, fraction(1_000)),
+        1_000_000..1_000_000_000 => format!("{}{}ms", magnitude / 1_000_000, fraction(1_000_000)),
         _ => {
             let whole = magnitude / 1_000_000_000;
             let seconds = format!("{}{}s", whole % 60, fraction(1_000_000_000));

@@ -49,18 +49,10 @@ impl Attachment {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Index {
     manifests: Vec<Entry>,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self {
-            manifests: Vec::new(),
-        }
-    }
 }
 
 #[derive(Deserialize)]

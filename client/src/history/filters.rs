@@ -125,13 +125,14 @@ impl Filter {
                     Key::StartedAt => &record.created_at,
                     _ => &record.completed_at,
                 };
-                self.compares(time.as_ref().map_or(0, |time| time.seconds), *wanted)
+                let seconds = time.as_ref().map_or(0, |time| time.seconds);
+                self.compares(seconds.into(), (*wanted).into())
             }
             Value::Nanoseconds(wanted) => self.compares(duration(record).unwrap_or_default(), *wanted),
         }
     }
 
-    fn compares<T: PartialOrd>(&self, found: T, wanted: T) -> bool {
+    fn compares(&self, found: i128, wanted: i128) -> bool {
         match self.operator {
             ">=" => found >= wanted,
             "<=" => found <= wanted,

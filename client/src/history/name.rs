@@ -137,7 +137,12 @@ mod tests {
                 ..LocalState::default()
             })
         };
-        let cases: [(&[(&str, &str)], Option<LocalState>, &str); 11] = [
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            Option<LocalState>,
+            &'static str,
+        );
+        let cases: [Case; 11] = [
             (&[], None, ""),
             (
                 &[("build-arg:BUILDKIT_BUILD_NAME", "given")],

@@ -230,7 +230,7 @@ target "tools" {
     ]);
     command
         .current_dir(&folder)
-        .env("REGISTRY", world.registry.address().to_string());
+        .env("REGISTRY", world.registry.address());
     Ended::of(&mut command).succeeded();
     for platform in ["linux/amd64", "linux/arm64"] {
         let (manifest, _) = world.repository("bake-app").image("latest", platform).unwrap();

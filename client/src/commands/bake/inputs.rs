@@ -99,12 +99,10 @@ mod tests {
     use super::*;
 
     fn inputs(context: &str, dockerfile: &str, remote: Option<&str>) -> Inputs {
-        let target = Target {
-            context: Some(context.to_owned()),
-            dockerfile: Some(dockerfile.to_owned()),
-            contexts: Some(BTreeMap::from([("src".to_owned(), "lib".to_owned())])),
-            ..Target::default()
-        };
+        let mut target = Target::default();
+        target.context = Some(context.to_owned());
+        target.dockerfile = Some(dockerfile.to_owned());
+        target.contexts = Some(BTreeMap::from([("src".to_owned(), "lib".to_owned())]));
         let source = Source {
             remote: remote.map(str::to_owned),
             context: LOCAL.to_owned(),

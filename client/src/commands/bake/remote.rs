@@ -105,11 +105,7 @@ pub async fn read(address: &str, names: &[&str], settings: &Settings) -> anyhow:
     let given = !names.is_empty();
     let names: &[&str] = if given { names } else { &DEFAULT_FILES };
     for name in names {
-        let path = bake::paths::clean(
-            &format!("{}/{name}", parsed.folder)
-                .trim_start_matches('/')
-                .to_owned(),
-        );
+        let path = bake::paths::clean(format!("{}/{name}", parsed.folder).trim_start_matches('/'));
         ensure!(!path.starts_with(".."), "{name} lies outside of {address}");
         let object = format!("FETCH_HEAD:{path}");
         if !given && git.run(&["cat-file", "-e", &object]).await.is_err() {

@@ -31,7 +31,7 @@ pub struct Failure {
     pub stack: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Stack {
     frames: Vec<Frame>,
@@ -40,33 +40,12 @@ struct Stack {
     version: String,
 }
 
-impl Default for Stack {
-    fn default() -> Self {
-        Self {
-            frames: Vec::new(),
-            cmdline: Vec::new(),
-            pid: 0,
-            version: String::new(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Frame {
     name: String,
     file: String,
     line: i32,
-}
-
-impl Default for Frame {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            file: String::new(),
-            line: 0,
-        }
-    }
 }
 
 impl Failure {
