@@ -39,7 +39,7 @@ pub(crate) enum SourceMetaError {
     #[error("attestations of images are not resolved")]
     Attestations,
     #[error(transparent)]
-    Image(ImageError),
+    Image(Box<ImageError>),
     #[error(transparent)]
     Git(GitError),
     #[error(transparent)]
@@ -111,7 +111,10 @@ impl Job {
         let reference = source.identifier.trim_start_matches(IMAGE_SCHEME);
         let platform = request.platform.as_ref();
         let wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
-        let image = self.resolve_image(wanted).await.map_err(SourceMetaError::Image)?;
+        let image = self
+            .resolve_image(wanted)
+            .await
+            .map_err(|error| SourceMetaError::Image(Box::new(error)))?;
         source.identifier = format!("{IMAGE_SCHEME}{}", image.reference);
         let config = if options.no_config {
             Default::default()

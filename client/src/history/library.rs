@@ -43,12 +43,12 @@ pub enum HistoryError {
     #[error("invalid filter \"{text}\": {reason}")]
     Filter { text: String, reason: String },
     #[error(transparent)]
-    Instance(#[from] InstanceError),
+    Instance(Box<InstanceError>),
     #[error("node {node} of builder \"{builder}\" cannot be asked")]
     Node {
         builder: String,
         node: String,
-        source: InstanceError,
+        source: Box<InstanceError>,
     },
     #[error("{action} on node {node}")]
     Call {
@@ -75,6 +75,12 @@ pub enum HistoryError {
     Log(#[source] prost::DecodeError),
     #[error("the build's log is cut off")]
     CutLog,
+}
+
+impl From<InstanceError> for HistoryError {
+    fn from(error: InstanceError) -> Self {
+        Self::Instance(Box::new(error))
+    }
 }
 
 /// A daemon that keeps records.
@@ -346,7 +352,7 @@ fn keepers(builder: &str, nodes: Vec<LoadedNode>) -> Result<Vec<Keeper>, History
             let state = loaded.state.map_err(|source| HistoryError::Node {
                 builder: builder.to_owned(),
                 node: node.clone(),
-                source,
+                source: Box::new(source),
             })?;
             let channel = match (state.channel, loaded.driver) {
                 (Some(channel), _) => channel,
