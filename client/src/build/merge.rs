@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
-use registry::client::{Config, HostConfig};
 use registry::docker_config::DockerConfig;
 use registry::manifest::{Annotations, Document};
 use registry::{Client, Descriptor, Digest, Index, Platform, RawManifest, Reference, media_type};
 
 use super::parts::Merge;
+use super::run;
 use super::solve::Response;
+use crate::imagetools::combine::index_of;
 use crate::progress::{self, Work};
-use crate::settings::Settings;
+use crate::registries::Registries;
 
 const DESCRIPTOR: &str = "containerimage.descriptor";
 const DIGEST: &str = "containerimage.digest";
@@ -21,25 +22,33 @@ const DIGEST: &str = "containerimage.digest";
 pub async fn merge(
     responses: &[Response],
     wanted: &Merge,
-    settings: &Settings,
+    with: &run::Work<'_>,
     progress: &progress::Sender,
 ) -> anyhow::Result<Response> {
     let names = wanted.names.join(",");
     let work = Work::begin(progress, &format!("merging manifest list {names}")).await;
-    let merged = push(responses, wanted, settings).await;
+    let merged = push(responses, wanted, with).await;
     let merged = merged.with_context(|| format!("merging manifest list {names}"));
     let digest = work.end(merged).await?;
     Ok(Response::from([(DIGEST.to_owned(), digest.to_string())]))
 }
 
-async fn push(responses: &[Response], wanted: &Merge, settings: &Settings) -> anyhow::Result<Digest> {
+async fn push(responses: &[Response], wanted: &Merge, with: &run::Work<'_>) -> anyhow::Result<Digest> {
     let names = wanted
         .names
         .iter()
         .map(|name| Ok(name.parse::<Reference>()?.or_latest()))
         .collect::<anyhow::Result<Vec<Reference>>>()?;
     let first = names.first().context("tag is needed when pushing to registry")?;
-    let client = client(&names, wanted, settings)?;
+    let mut registries = Registries::of(Some(with.builder))?;
+    if wanted.insecure {
+        for name in &names {
+            let registry = name.repository().registry().to_owned();
+            registries.config.hosts.entry(registry).or_default().insecure = true;
+        }
+    }
+    let credentials = DockerConfig::load(&with.settings.docker_config_folder())?;
+    let client = Client::new(registries.config.clone(), Arc::new(credentials));
     let mut entries: Vec<Descriptor> = Vec::new();
     for response in responses {
         let digest = pushed(response)?;
@@ -49,32 +58,13 @@ async fn push(responses: &[Response], wanted: &Merge, settings: &Settings) -> an
             Document::Index(index) => index.manifests,
             Document::Manifest(_) => vec![raw.descriptor()],
         };
-        for entry in of_node {
-            if !entries.iter().any(|known| known.digest == entry.digest) {
-                entries.push(entry);
-            }
-        }
+        entries.extend(of_node);
     }
     let raw = RawManifest::from_index(&index(entries, wanted)?)?;
     for name in &names {
         client.put_manifest(name, &raw).await?;
     }
     Ok(raw.digest)
-}
-
-fn client(names: &[Reference], wanted: &Merge, settings: &Settings) -> anyhow::Result<Client> {
-    let credentials = DockerConfig::load(&settings.docker_config_folder())?;
-    let mut client = Client::new(Config::default(), Arc::new(credentials));
-    if wanted.insecure {
-        for name in names {
-            let host = HostConfig {
-                insecure: true,
-                ..HostConfig::default()
-            };
-            client = client.with_host(name.repository().registry(), host);
-        }
-    }
-    Ok(client)
 }
 
 /// What a node has pushed.
@@ -93,14 +83,8 @@ fn pushed(response: &Response) -> anyhow::Result<Digest> {
 
 /// Of Docker's type if all entries are, else of OCI's, which alone has annotations.
 fn index(entries: Vec<Descriptor>, wanted: &Merge) -> anyhow::Result<Index> {
-    let is_docker = |entry: &Descriptor| entry.media_type.starts_with("application/vnd.docker.");
-    let is_docker = entries.iter().all(is_docker);
-    let kind = if is_docker {
-        media_type::DOCKER_INDEX
-    } else {
-        media_type::OCI_INDEX
-    };
-    let mut index = Index::new(kind, entries);
+    let mut index = index_of(entries);
+    let is_docker = index.media_type == media_type::DOCKER_INDEX;
     for (attribute, value) in &wanted.annotations {
         if is_docker {
             bail!("annotations need OCI media types: leave oci-mediatypes=false out");

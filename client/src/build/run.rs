@@ -136,7 +136,7 @@ pub async fn run(
             .iter()
             .filter_map(|share| responses.remove(&(share.node, target.clone())))
             .collect();
-        let response = put_together(of_target, plan, work.settings, &progress).await;
+        let response = put_together(of_target, plan, work, &progress).await;
         merged.insert(
             target.clone(),
             response.map_err(|error| explain(error, plan, several.then_some(target.as_str())))?,
@@ -285,14 +285,14 @@ fn named(mut response: Response, name: String) -> Response {
 async fn put_together(
     mut responses: Vec<Response>,
     plan: &Plan,
-    settings: &Settings,
+    work: &Work<'_>,
     progress: &progress::Sender,
 ) -> anyhow::Result<Response> {
     if responses.len() < 2 {
         return Ok(responses.pop().unwrap_or_default());
     }
     match plan.merge()? {
-        Some(wanted) => merge::merge(&responses, &wanted, settings, progress).await,
+        Some(wanted) => merge::merge(&responses, &wanted, work, progress).await,
         None => Ok(responses.swap_remove(0)),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use dockerfile::address::without_credentials;
 use prost::Message as _;
 use proto::control::{BuildHistoryEventType, BuildHistoryRecord, Descriptor, Exporter, SolveRequest};
 use proto::rpc;
@@ -58,7 +59,7 @@ impl Recording {
         let record = Arc::new(BuildHistoryRecord {
             r#ref: request.r#ref.clone(),
             frontend: request.frontend.clone(),
-            frontend_attrs: request.frontend_attrs.clone(),
+            frontend_attrs: kept(&request.frontend_attrs),
             exporters: exporters
                 .map(|exporter| Exporter {
                     r#type: exporter.kind,
@@ -269,5 +270,37 @@ fn message_of(status: &Status) -> rpc::Status {
         },
         message: status.message().to_owned(),
         details: carried.details,
+    }
+}
+
+/// What a record keeps of a build's attributes: addresses of contexts may carry a password, which is nobody's business
+/// after the build.
+fn kept(attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let kept = |(key, value): (&String, &String)| {
+        let value = match key.split(':').next() {
+            Some("context") => without_credentials(value),
+            _ => value.clone(),
+        };
+        (key.clone(), value)
+    };
+    attributes.iter().map(kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_contexts_are_not_kept() {
+        let attributes = [
+            ("context", "https://me:secret@example.com/x.git#main"),
+            ("context:lib", "https://token@example.com/lib.tar"),
+            ("build-arg:URL", "https://a@b/c"),
+        ];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let kept = kept(&BTreeMap::from(attributes));
+        assert_eq!(kept["context"], "https://example.com/x.git#main");
+        assert_eq!(kept["context:lib"], "https://example.com/lib.tar");
+        assert_eq!(kept["build-arg:URL"], "https://a@b/c");
     }
 }
