@@ -38,6 +38,10 @@ pub(crate) fn template(text: &str, span: Span) -> Outcome<Expr> {
 }
 
 fn syntax_problem(error: &parser::Error, span: Span) -> Box<Problem> {
+    if error.message().contains("redefined attribute") {
+        let text = "Each argument may be set only once.";
+        return Problem::new("Attribute redefined", text.to_owned(), span);
+    }
     Problem::new(
         "Invalid syntax",
         format!("{}.", error.message().replace('\n', " ")),
@@ -79,15 +83,6 @@ impl Lowering {
                 Structure::Attribute(attribute) => {
                     let name = attribute.key.as_str().to_owned();
                     let key_span = self.span(attribute.key.span());
-                    if result.attribute(&name).is_some() {
-                        return Err(Problem::new(
-                            "Attribute redefined",
-                            format!(
-                                "The argument \"{name}\" was already set. Each argument may be set only once."
-                            ),
-                            key_span,
-                        ));
-                    }
                     let expr = self.expr(&attribute.value);
                     result.attributes.push(Attribute {
                         name,

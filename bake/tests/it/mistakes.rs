@@ -30,7 +30,7 @@ fn mistakes_in_hcl_have_a_place() {
         ),
         (
             "target \"a\" {\n  tags = []\n  tags = []\n}",
-            "f.hcl:3,3-7: Attribute redefined; The argument \"tags\" was already set. Each argument may be set only once.",
+            "f.hcl:3,3-4: Attribute redefined; Each argument may be set only once.",
         ),
         (
             "target \"a b\" {}",

@@ -37,7 +37,7 @@ fn errors_name_their_lines() {
         ("FROM $NOPE", "base name ($NOPE) should not be blank", vec![1]),
         (
             "FROM Bad",
-            "failed to parse stage name \"Bad\": invalid reference format: repository name (Bad) must be lowercase",
+            "failed to parse stage name \"Bad\": invalid reference format: repository name (library/Bad) must be lowercase",
             vec![1],
         ),
         (

@@ -111,6 +111,8 @@ impl Git {
         for (name, value) in [
             ("LC_ALL", "C"),
             ("HOME", "/dev/null"),
+            // The daemon may have been started inside of a repository, whose remotes are none of its business.
+            ("GIT_DIR", "/dev/null"),
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
             ("GIT_ATTR_NOSYSTEM", "1"),

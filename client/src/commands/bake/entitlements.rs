@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use bake::{Selection, Target, paths};
@@ -259,36 +259,47 @@ fn outside(wanted: &BTreeSet<String>, allowed: &[String]) -> BTreeSet<PathBuf> {
     if allowed.iter().any(|path| path == "*") {
         return BTreeSet::new();
     }
-    let allowed: Vec<PathBuf> = allowed
+    let allowed: Vec<PathBuf> = allowed.iter().map(|path| resolved(Path::new(path))).collect();
+    // In order, so that a folder comes before what lies in it.
+    let real: BTreeSet<PathBuf> = wanted
         .iter()
-        .map(|path| {
-            let (real, rest) = existing(Path::new(path));
-            real.join(rest)
-        })
+        .map(|path| resolved(Path::new(path)))
+        .filter(|path| !allowed.iter().any(|folder| path.starts_with(folder)))
+        .map(existing)
         .collect();
     let mut missing: BTreeSet<PathBuf> = BTreeSet::new();
-    // In order, so that a folder comes before what lies in it.
-    let real: BTreeSet<PathBuf> = wanted.iter().map(|path| existing(Path::new(path)).0).collect();
     for path in real {
-        let is_allowed = allowed.iter().any(|folder| path.starts_with(folder));
-        if !is_allowed && !missing.iter().any(|folder| path.starts_with(folder)) {
+        if !missing.iter().any(|folder| path.starts_with(folder)) {
             missing.insert(path);
         }
     }
     missing
 }
 
-/// The part of the path that is there, without links, and the rest.
-fn existing(path: &Path) -> (PathBuf, PathBuf) {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut rest = PathBuf::new();
-    for folder in path.ancestors() {
-        if let Ok(real) = std::fs::canonicalize(folder) {
-            rest.push(path.strip_prefix(folder).unwrap_or(Path::new("")));
-            return (real, rest);
+/// Where a path leads, as the system would follow it; what is not there yet is taken as it is written.
+fn resolved(path: &Path) -> PathBuf {
+    let mut real = PathBuf::from("/");
+    for component in std::path::absolute(path).as_deref().unwrap_or(path).components() {
+        match component {
+            Component::ParentDir => drop(real.pop()),
+            Component::Normal(name) => {
+                real.push(name);
+                if let Ok(found) = std::fs::canonicalize(&real) {
+                    real = found;
+                }
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    (path, rest)
+    real
+}
+
+/// The part of the path that is there.
+fn existing(path: PathBuf) -> PathBuf {
+    path.ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(&path)
+        .to_owned()
 }
 
 /// Seen from the folder, unless it is far away.
@@ -327,6 +338,9 @@ mod tests {
         assert_eq!(outside(&wanted, &allowed), BTreeSet::from([root.join("there")]));
         assert!(outside(&wanted, &[at("here"), at("there")]).is_empty());
         assert!(outside(&wanted, &["*".to_owned()]).is_empty());
+        let new = BTreeSet::from([at("here/new/../../out")]);
+        assert_eq!(outside(&new, &allowed), BTreeSet::from([root.clone()]));
+        assert!(outside(&new, &[at("out")]).is_empty());
         assert_eq!(relative(&root.join("there"), &root.join("here")), "../there");
         assert_eq!(relative(&root.join("here/sub"), &root.join("here")), "sub");
     }
