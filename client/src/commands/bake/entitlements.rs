@@ -265,7 +265,7 @@ fn outside(wanted: &BTreeSet<String>, allowed: &[String]) -> BTreeSet<PathBuf> {
         .iter()
         .map(|path| resolved(Path::new(path)))
         .filter(|path| !allowed.iter().any(|folder| path.starts_with(folder)))
-        .map(existing)
+        .map(|path| existing(&path))
         .collect();
     let mut missing: BTreeSet<PathBuf> = BTreeSet::new();
     for path in real {
@@ -295,11 +295,9 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// The part of the path that is there.
-fn existing(path: PathBuf) -> PathBuf {
-    path.ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(&path)
-        .to_owned()
+fn existing(path: &Path) -> PathBuf {
+    let mut ancestors = path.ancestors();
+    ancestors.find(|path| path.exists()).unwrap_or(path).to_owned()
 }
 
 /// Seen from the folder, unless it is far away.
