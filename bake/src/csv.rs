@@ -1,20 +1,40 @@
 //! One record of comma-separated values: `type=local,"dest=a,b"`. Maps on the command line use colons in its place.
 
-pub(crate) fn fields(text: &str, separator: char) -> Result<Vec<String>, String> {
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CsvError {
+    #[error("a quote in \"{text}\" is not closed")]
+    OpenQuote { text: String },
+    #[error("a quote in \"{text}\" is not at the border of a field")]
+    StrayQuote { text: String },
+}
+
+impl From<CsvError> for String {
+    fn from(error: CsvError) -> Self {
+        error.to_string()
+    }
+}
+
+/// The fields of one record. A field may be quoted as a whole; a quote inside is then doubled.
+pub fn fields(text: &str, separator: char) -> Result<Vec<String>, CsvError> {
+    let stray = || CsvError::StrayQuote {
+        text: text.to_owned(),
+    };
+    let open = || CsvError::OpenQuote {
+        text: text.to_owned(),
+    };
     let mut fields = Vec::new();
     let mut rest = text;
     loop {
         let after = match rest.strip_prefix('"') {
             Some(quoted) => {
-                let (field, after) =
-                    quoted_field(quoted).ok_or_else(|| format!("a quote in \"{text}\" is not closed"))?;
+                let (field, after) = quoted_field(quoted).ok_or_else(open)?;
                 fields.push(field);
                 after
             }
             None => {
                 let end = rest.find(separator).unwrap_or(rest.len());
                 if rest[..end].contains('"') {
-                    return Err(format!("a quote in \"{text}\" is not at the border of a field"));
+                    return Err(stray());
                 }
                 fields.push(rest[..end].to_owned());
                 &rest[end..]
@@ -23,9 +43,7 @@ pub(crate) fn fields(text: &str, separator: char) -> Result<Vec<String>, String>
         if after.is_empty() {
             return Ok(fields);
         }
-        rest = after
-            .strip_prefix(separator)
-            .ok_or_else(|| format!("a quote in \"{text}\" is not at the border of a field"))?;
+        rest = after.strip_prefix(separator).ok_or_else(stray)?;
     }
 }
 

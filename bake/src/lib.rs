@@ -8,7 +8,7 @@
 //! to itself is an error that names the cycle.
 
 mod compose;
-mod csv;
+pub mod csv;
 mod definition;
 mod error;
 mod evaluate;

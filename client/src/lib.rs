@@ -8,7 +8,6 @@ pub mod builders;
 pub mod cli;
 pub mod commands;
 pub mod completion;
-mod csv;
 mod daemon;
 mod docker;
 pub mod drivers;

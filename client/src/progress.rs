@@ -25,6 +25,7 @@ pub use relay::Relay;
 pub use status::{Status, Vertex, VertexStatus};
 pub use tty::Paint;
 
+use crate::builders::Builder;
 use crate::gojson;
 use plain::Plain;
 use trace::Trace;
@@ -89,6 +90,15 @@ pub struct Heading {
 }
 
 impl Heading {
+    /// For a builder at work; `doing` begins the line: `building with`, `booting`.
+    pub fn of(doing: &str, builder: &Builder) -> Self {
+        let Builder { name, driver, .. } = builder;
+        Self {
+            plain: format!("{doing} \"{name}\" instance using {driver} driver"),
+            tty: format!("{driver}:{name}"),
+        }
+    }
+
     /// For work in which no builder takes part.
     pub fn none() -> Self {
         Self {

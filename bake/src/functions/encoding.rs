@@ -71,7 +71,7 @@ fn records(text: &str) -> Result<Vec<Vec<String>>, Fault> {
         }
         let whole = record.strip_suffix('\r').unwrap_or(&record);
         if !whole.is_empty() {
-            records.push(csv::fields(whole, ',')?);
+            records.push(csv::fields(whole, ',').map_err(String::from)?);
         }
         record.clear();
     }

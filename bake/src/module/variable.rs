@@ -174,7 +174,7 @@ fn shape(block: &Block) -> Outcome<Option<Shape>> {
 
 fn from_text(name: &str, text: &str, shape: &Shape) -> Result<Value, String> {
     let failed = |why: String| format!("failed to convert variable {name} from CSV: {why}");
-    let fields = || csv::fields(text, ',').map_err(failed);
+    let fields = || csv::fields(text, ',').map_err(|error| failed(error.into()));
     let element_of = |field: &str, element: &Shape| {
         if element.is_primitive() {
             primitive(name, field, element).map_err(failed)
@@ -213,7 +213,7 @@ fn from_text(name: &str, text: &str, shape: &Shape) -> Result<Value, String> {
         Shape::Map(element) => {
             let mut entries = BTreeMap::new();
             for field in fields()? {
-                let pair = csv::fields(&field, ':').map_err(failed)?;
+                let pair = csv::fields(&field, ':').map_err(|error| failed(error.into()))?;
                 let [key, value] = pair.as_slice() else {
                     return Err(failed(format!(
                         "expected one k/v pair but got {} pieces from {field}",

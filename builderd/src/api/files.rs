@@ -139,18 +139,9 @@ fn entry_message(entry: &Entry) -> Result<Stat, Status> {
 }
 
 fn message(name: &OsStr, metadata: &Metadata, target: Option<&OsStr>) -> Stat {
-    let format = match metadata.kind {
-        Kind::Regular => 0o100_000,
-        Kind::Directory => 0o040_000,
-        Kind::Symlink => 0o120_000,
-        Kind::CharDevice => 0o020_000,
-        Kind::BlockDevice => 0o060_000,
-        Kind::Fifo => 0o010_000,
-        Kind::Socket => 0o140_000,
-    };
     Stat {
         path: name.to_string_lossy().into_owned(),
-        mode: mode::from_stat(format | metadata.mode),
+        mode: mode::from_stat(metadata.kind.mode_bits() | metadata.mode),
         uid: metadata.uid,
         gid: metadata.gid,
         size: i64::try_from(metadata.size).unwrap_or(i64::MAX),

@@ -29,18 +29,8 @@ pub async fn show(
     mode: Mode,
 ) -> anyhow::Result<Outcome> {
     let builder = work.builder;
-    let heading = Heading {
-        plain: format!(
-            "building with \"{}\" instance using {} driver",
-            builder.name, builder.driver
-        ),
-        tty: format!("{}:{}", builder.driver, builder.name),
-    };
-    let paint = if work.settings.wants_colour() {
-        Paint::Colours
-    } else {
-        Paint::None
-    };
+    let heading = Heading::of("building with", builder);
+    let paint = Paint::of(work.settings);
     let targets = &with_default_output(work, targets);
     warn_of_missing_outputs(targets, &builder.driver);
     let (display, progress) = Display::start(mode, heading, paint)?;

@@ -43,8 +43,7 @@ async fn push(responses: &[Response], wanted: &Merge, with: &run::Work<'_>) -> a
     let mut registries = Registries::of(Some(with.builder))?;
     if wanted.insecure {
         for name in &names {
-            let registry = name.repository().registry().to_owned();
-            registries.config.hosts.entry(registry).or_default().insecure = true;
+            registries.config.allow_insecure(name.repository().registry());
         }
     }
     let credentials = DockerConfig::load(&with.settings.docker_config_folder())?;

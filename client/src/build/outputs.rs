@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::csv;
+use bake::csv;
 
 /// What happens to the bytes of an export that come to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn one(value: &str) -> anyhow::Result<Output> {
     if value == "-" {
         return Ok(Output::of("tar", &[], Destination::StandardOutput));
     }
-    let fields = csv::fields(value)?;
+    let fields = csv::fields(value, ',')?;
     if let [single] = fields.as_slice()
         && !single.contains('=')
     {

@@ -15,10 +15,10 @@ use super::outputs::{self, Output, Shorthands};
 use super::parts::Part;
 use super::session::Offer;
 use super::values::{self, SecretSource};
-use crate::csv;
 use crate::platforms;
 use crate::settings::Settings;
 use crate::size;
+use bake::csv;
 
 /// What the user asked for, as it was typed.
 #[derive(Clone, Debug, Default)]
@@ -244,7 +244,7 @@ fn refuse_unsupported(flags: &Flags) -> anyhow::Result<()> {
         "--ssh is not supported yet: use --secret with a key or token"
     );
     for attest in &flags.attests {
-        let fields = csv::fields(attest)?;
+        let fields = csv::fields(attest, ',')?;
         let has = |wanted: &str| fields.iter().any(|field| field == wanted);
         // Asking for no attestation is asking for what is done anyway.
         if has("disabled=true") || has("disabled=1") {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail, ensure};
 use proto::control::CacheOptionsEntry;
 
-use crate::csv;
 use crate::settings::Settings;
+use bake::csv;
 
 /// `KEY=VALUE`; a key alone takes its value from the environment, and is left out if it has none there.
 pub fn build_args(values: &[String], settings: &Settings) -> BTreeMap<String, String> {
@@ -82,7 +82,7 @@ pub fn ulimits(values: &[String]) -> anyhow::Result<String> {
 pub fn caches(values: &[String]) -> anyhow::Result<Vec<CacheOptionsEntry>> {
     let mut entries = Vec::new();
     for value in values {
-        let fields = csv::fields(value)?;
+        let fields = csv::fields(value, ',')?;
         if fields.iter().all(|field| !field.contains('=')) {
             entries.extend(fields.into_iter().map(|reference| CacheOptionsEntry {
                 r#type: "registry".to_owned(),
@@ -121,7 +121,7 @@ pub fn secrets(values: &[String], settings: &Settings) -> anyhow::Result<BTreeMa
     let mut secrets = BTreeMap::new();
     for value in values {
         let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-        for field in csv::fields(value)? {
+        for field in csv::fields(value, ',')? {
             let (key, value) = field
                 .split_once('=')
                 .with_context(|| format!("invalid field '{field}' must be a key=value pair"))?;

@@ -67,18 +67,8 @@ pub async fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<()> {
 
 /// Starts what does not run. Returns whether anything had to be started.
 pub async fn bootstrap(context: &Context, builder: &Builder, nodes: &[LoadedNode]) -> anyhow::Result<bool> {
-    let heading = Heading {
-        plain: format!(
-            "booting \"{}\" instance using {} driver",
-            builder.name, builder.driver
-        ),
-        tty: format!("{}:{}", builder.driver, builder.name),
-    };
-    let paint = if context.settings.wants_colour() {
-        Paint::Colours
-    } else {
-        Paint::None
-    };
+    let heading = Heading::of("booting", builder);
+    let paint = Paint::of(&context.settings);
     let (display, progress) = Display::start(Mode::Auto, heading, paint)?;
     let booted = instance::boot(nodes, &progress).await;
     drop(progress);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use registry::client::{Config, HostConfig};
+use registry::client::Config;
 use registry::docker_config::DockerConfig;
 use registry::reference::ReferenceError;
 use registry::{Client, Platform, RawManifest, Reference};
@@ -320,13 +320,7 @@ fn client(context: &Context, insecure: bool, images: &[Reference]) -> anyhow::Re
     let mut config = Config::default();
     if insecure {
         for image in images {
-            let host = HostConfig {
-                insecure: true,
-                ..HostConfig::default()
-            };
-            config
-                .hosts
-                .insert(image.repository().registry().to_owned(), host);
+            config.allow_insecure(image.repository().registry());
         }
     }
     Ok(Client::new(config, Arc::new(credentials)))

@@ -219,15 +219,7 @@ impl Library {
             filter: filters::line_for_daemon(&filters).into_iter().collect(),
             ..BuildHistoryRequest::default()
         };
-        let asked = self.keepers.iter().map(|keeper| ask(keeper, request.clone()));
-        let mut found: Vec<Found> = futures::future::try_join_all(asked)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
-        if let Some(imported) = &self.imported {
-            found.extend(imported.list()?);
-        }
+        let mut found = self.answers(&request).await?;
         found.retain(|found| {
             filters.iter().all(|filter| filter.matches(&found.record))
                 && !(query.completed_only && found.record.completed_at.is_none())
@@ -286,14 +278,8 @@ impl Library {
         }
     }
 
-    /// Records with exactly this id.
-    async fn named(&self, id: &str, query: &Query) -> Result<Vec<Found>, HistoryError> {
-        let request = BuildHistoryRequest {
-            r#ref: id.to_owned(),
-            early_exit: true,
-            limit: LIMIT,
-            ..BuildHistoryRequest::default()
-        };
+    /// What all daemons answer, and everything that was imported.
+    async fn answers(&self, request: &BuildHistoryRequest) -> Result<Vec<Found>, HistoryError> {
         let asked = self.keepers.iter().map(|keeper| ask(keeper, request.clone()));
         let mut found: Vec<Found> = futures::future::try_join_all(asked)
             .await?
@@ -303,6 +289,18 @@ impl Library {
         if let Some(imported) = &self.imported {
             found.extend(imported.list()?);
         }
+        Ok(found)
+    }
+
+    /// Records with exactly this id.
+    async fn named(&self, id: &str, query: &Query) -> Result<Vec<Found>, HistoryError> {
+        let request = BuildHistoryRequest {
+            r#ref: id.to_owned(),
+            early_exit: true,
+            limit: LIMIT,
+            ..BuildHistoryRequest::default()
+        };
+        let mut found = self.answers(&request).await?;
         found.retain(|found| {
             found.id() == id && !(query.completed_only && found.record.completed_at.is_none())
         });

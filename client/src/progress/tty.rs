@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::trace::{Step, Trace, seconds_between};
 use super::units;
+use crate::settings::Settings;
 
 /// Lines of a step's output shown while it runs.
 const WINDOW: usize = 6;
@@ -25,6 +26,16 @@ pub struct Size {
 pub enum Paint {
     Colours,
     None,
+}
+
+impl Paint {
+    pub fn of(settings: &Settings) -> Self {
+        if settings.wants_colour() {
+            Self::Colours
+        } else {
+            Self::None
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -202,22 +202,17 @@ pub(super) fn listed(found: Result<Found, TreeError>) -> Result<Listed, WalkErro
     })?;
     let metadata = &found.metadata;
     let has_content = metadata.kind == Kind::Regular && found.link.is_none();
-    let format = match metadata.kind {
-        Kind::Regular => 0o100_000,
-        Kind::Directory => 0o040_000,
-        Kind::Symlink => 0o120_000,
-        Kind::CharDevice => 0o020_000,
-        Kind::BlockDevice => 0o060_000,
-        Kind::Fifo => 0o010_000,
+    let kind = match metadata.kind {
         // Receivers have no use for sockets: they become empty files.
-        Kind::Socket => 0o100_000,
+        Kind::Socket => Kind::Regular,
+        kind => kind,
     };
     let size = if has_content { metadata.size } else { 0 };
     Ok(Listed {
         content: has_content.then(|| found.disk.clone()),
         stat: Stat {
             path: found.path.clone(),
-            mode: transfer::mode::from_stat(format | metadata.mode),
+            mode: transfer::mode::from_stat(kind.mode_bits() | metadata.mode),
             uid: metadata.uid,
             gid: metadata.gid,
             size: i64::try_from(size).unwrap_or(i64::MAX),

@@ -7,9 +7,9 @@ use anyhow::{Context as _, bail, ensure};
 use super::CreateArgs;
 use crate::builders::{DaemonFiles, Place, daemon_files};
 use crate::commands::Context;
-use crate::csv;
 use crate::docker::{self, DEFAULT_CONTEXT};
 use crate::drivers;
+use bake::csv;
 
 const ENTITLEMENT: &str = "--allow-insecure-entitlement";
 const NETWORK_HOST: &str = "network.host";
@@ -69,7 +69,7 @@ pub(super) fn driver_options(values: &[String]) -> anyhow::Result<Option<BTreeMa
     let mut options = BTreeMap::new();
     for field in values
         .iter()
-        .map(|value| csv::fields(value))
+        .map(|value| csv::fields(value, ','))
         .collect::<Result<Vec<_>, _>>()?
         .into_iter()
         .flatten()

@@ -29,11 +29,7 @@ pub async fn run(args: &LogsArgs, context: &Context) -> anyhow::Result<()> {
         Mode::Auto => Mode::Plain,
         other => other,
     };
-    let paint = if context.settings.wants_colour() {
-        Paint::Colours
-    } else {
-        Paint::None
-    };
+    let paint = Paint::of(&context.settings);
     let heading = Heading {
         plain: String::new(),
         tty: found.full_name(),

@@ -206,11 +206,7 @@ impl Push<'_> {
         for tag in tags {
             by_repository.entry(tag.repository()).or_default().push(tag);
         }
-        let paint = if context.settings.wants_colour() {
-            Paint::Colours
-        } else {
-            Paint::None
-        };
+        let paint = Paint::of(&context.settings);
         let (display, progress) = Display::start(mode, Heading::none(), paint)?;
         let pushes = by_repository
             .into_iter()
