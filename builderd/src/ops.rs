@@ -1,7 +1,9 @@
 //! Operations: how one vertex turns its input snapshots into its output snapshots.
 
+pub mod diff;
 pub mod exec;
 pub mod file;
+pub mod merge;
 
 use registry::reference::ReferenceError;
 
@@ -25,6 +27,14 @@ pub enum OpError {
     },
     #[error("cannot keep what the step wrote")]
     Layer(#[from] LayerError),
+    #[error("cannot compare the inputs of the diff")]
+    Diff(#[source] crate::store::view::ViewError),
+    #[error("{operation} operation refers to input {index}, but has {available} inputs")]
+    Input {
+        operation: &'static str,
+        index: i64,
+        available: usize,
+    },
     #[error(transparent)]
     Lost(#[from] WorkLost),
     #[error(transparent)]

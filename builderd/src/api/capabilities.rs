@@ -87,6 +87,8 @@ pub(super) const OPERATIONS: &[&str] = &[
     "file.copy.alwaysreplaceexistingdestpaths",
     "file.copy.modestring",
     "file.symlink.create",
+    "mergeop",
+    "diffop",
     "constraints",
     "platform",
     "meta.ignorecache",

@@ -273,12 +273,20 @@ impl Job {
                     cached: false,
                 })
             }
-            Some(pb::op::Op::Merge(_)) => Err(OpError::Unsupported(
-                "merge operations are not supported yet".into(),
-            )),
-            Some(pb::op::Op::Diff(_)) => Err(OpError::Unsupported(
-                "diff operations are not supported yet".into(),
-            )),
+            Some(pb::op::Op::Merge(op)) => {
+                progress.start();
+                let merged = ops::merge::run(op, inputs, store).await?;
+                Ok(self.made(&key, merged))
+            }
+            Some(pb::op::Op::Diff(op)) => {
+                let pair = ops::diff::Pair::of(op, inputs)?;
+                if pair.needs_files() {
+                    self.fetch(inputs, progress).await?;
+                }
+                progress.start();
+                let difference = ops::diff::run(pair, store).await?;
+                Ok(self.made(&key, difference))
+            }
             Some(pb::op::Op::Build(_)) => Err(OpError::Unsupported(
                 "build operations are not supported yet".into(),
             )),
@@ -288,6 +296,15 @@ impl Job {
             Some(pb::op::Op::Source(_)) | None => {
                 Err(OpError::Unsupported("an operation without a kind".into()))
             }
+        }
+    }
+
+    fn made(&self, key: &CacheKey, output: Snapshot) -> Done {
+        let outputs = vec![output];
+        self.store.remember(key, &CachedResult::now(outputs.clone()));
+        Done {
+            outputs,
+            cached: false,
         }
     }
 

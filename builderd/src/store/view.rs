@@ -10,6 +10,7 @@
 
 mod attributes;
 mod contents;
+mod difference;
 mod directory;
 mod entry;
 mod overlay;
@@ -25,7 +26,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 pub use attributes::Attributes;
+pub(super) use attributes::set_has_whiteouts;
 pub use contents::copy_contents;
+pub use difference::{hides_folders, write_difference};
 pub use directory::Directory;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use overlay::{Folder, Overlay};

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::super::remove::remove_tree;
 use super::super::tar::{Archive, Entry, Kind, Time};
+use super::super::view::set_has_whiteouts;
 use super::{UnpackError, feed};
 
 const PATH_LIMIT: usize = 4096;
@@ -132,14 +133,18 @@ impl Tree {
     pub(super) fn hide(&mut self, path: &[u8]) -> Result<(), UnpackError> {
         let (parent, name) = self.parent(path)?;
         match self.present(parent.as_fd(), &name, path)? {
-            None => mknodat(
-                &parent,
-                &*name,
-                FileType::CharacterDevice,
-                Mode::empty(),
-                makedev(0, 0),
-            )
-            .map_err(failed("create whiteout", path)),
+            None => {
+                let folder = reopen(parent.as_fd(), path)?;
+                set_has_whiteouts(&folder).map_err(failed("create whiteout", path))?;
+                mknodat(
+                    &parent,
+                    &*name,
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    makedev(0, 0),
+                )
+                .map_err(failed("create whiteout", path))
+            }
             Some(Present::Folder) => self.hide_lower(path),
             // Hides it already.
             Some(Present::Whiteout | Present::Other) => Ok(()),

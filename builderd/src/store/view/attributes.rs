@@ -11,6 +11,7 @@ use rustix::io::{Errno, Result};
 pub type Attributes = Vec<(OsString, Vec<u8>)>;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
+const COPIED_UP: &str = "trusted.overlay.origin";
 const OVERLAY: &[u8] = b"trusted.overlay.";
 
 pub(super) fn is_opaque(folder: impl AsFd) -> Result<bool> {
@@ -24,6 +25,15 @@ pub(super) fn is_opaque(folder: impl AsFd) -> Result<bool> {
 
 pub(super) fn set_opaque(folder: impl AsFd) -> Result<()> {
     rustix::fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
+}
+
+/// Marks a folder as one that may hold whiteouts. The kernel looks for them in merged folders only, or in those that
+/// were copied up from below, which an attribute says that may be empty.
+pub(crate) fn set_has_whiteouts(folder: impl AsFd) -> Result<()> {
+    match rustix::fs::fsetxattr(folder, COPIED_UP, b"", XattrFlags::CREATE) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
 }
 
 /// The calls for attributes take no folder descriptor, and a symbolic link or device cannot be opened for them: so

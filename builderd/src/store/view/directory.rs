@@ -66,6 +66,11 @@ impl Directory {
         &self.metadata
     }
 
+    /// The layers that merge into it, highest first, as [`super::View::folders`] counts them.
+    pub(super) fn layers(&self) -> impl Iterator<Item = usize> {
+        self.parts.iter().map(|part| part.layer)
+    }
+
     pub fn attributes(&self) -> Result<Attributes, ViewError> {
         match self.parts.first() {
             Some(top) => attributes::read(&top.fd, OsStr::new(".")).map_err(ViewError::read(&self.path)),

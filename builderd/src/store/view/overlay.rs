@@ -287,10 +287,17 @@ impl Folder {
     pub fn remove(&self, name: &OsStr) -> Result<(), ViewError> {
         self.clear(name)?;
         if self.lookup_below(name)?.is_some() {
-            rustix::fs::mknodat(self.upper()?, name, FileType::CharacterDevice, Mode::empty(), 0)
-                .map_err(ViewError::write(self.path.join(name)))?;
+            self.hide(name)?;
         }
         Ok(())
+    }
+
+    /// Hides a name, which the new layer has not, of whatever the layer will lie on.
+    pub fn hide(&self, name: &OsStr) -> Result<(), ViewError> {
+        let here = self.upper()?;
+        attributes::set_has_whiteouts(here).map_err(ViewError::write(&self.path))?;
+        rustix::fs::mknodat(here, name, FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(ViewError::write(self.path.join(name)))
     }
 
     /// Extended attributes of a name that is in the new layer.
