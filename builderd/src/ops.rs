@@ -76,6 +76,20 @@ pub enum OpError {
     },
     #[error("secret {id} is not text, so no variable can hold it: mount it as a file")]
     SecretText { id: String },
+    #[error("no SSH key {id:?} forwarded from the client: build with --ssh {id}")]
+    NoAgent { id: String },
+    #[error("SSH agent {id}")]
+    Agent {
+        id: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("cannot make a socket for the SSH agent {id}")]
+    AgentSocket {
+        id: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot make the cache mounted at {target}")]
     CacheMount {
         target: String,

@@ -4,6 +4,7 @@
 //! lives as long as that call, and is dropped when the client fails two health checks in a row. Whoever asks for a
 //! session by id waits for it for a while, because a client opens it at the same time as it starts the build.
 
+mod agent;
 mod group;
 mod health;
 mod registry;
@@ -14,6 +15,7 @@ mod services;
 pub(crate) mod tests;
 mod transfers;
 
+pub use agent::AgentSocket;
 pub use group::Group;
 pub use registry::{Session, SessionStream, Sessions};
 pub use secret::Secret;

@@ -61,6 +61,7 @@ pub(super) const OPERATIONS: &[&str] = &[
     "exec.mount.cache",
     "exec.mount.cache.sharing",
     "exec.mount.secret",
+    "exec.mount.ssh",
     "source.http",
     "source.http.auth",
     "source.http.checksum",

@@ -5,6 +5,7 @@
 
 pub mod caches;
 mod secrets;
+mod ssh;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -23,6 +24,14 @@ use crate::progress::{LogStream, VertexProgress};
 use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
 
 pub use secrets::Secrets;
+pub use ssh::Agents;
+
+/// What the clients lend to a step while it runs.
+#[derive(Debug, Default)]
+pub struct Lent {
+    pub secrets: Secrets,
+    pub agents: Agents,
+}
 
 /// What a step finds programs by when neither image nor Dockerfile say.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -31,13 +40,13 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub async fn run(
     op: &pb::ExecOp,
     inputs: &[Snapshot],
-    secrets: &Secrets,
+    lent: &Lent,
     store: &Store,
     sandboxes: &Sandboxes,
     progress: &VertexProgress,
     cancel: &CancellationToken,
 ) -> Result<Vec<Snapshot>, OpError> {
-    let plan = Plan::of(op, inputs, secrets, store)?;
+    let plan = Plan::of(op, inputs, lent, store)?;
     let command = plan.step.args.join(" ");
     let output = |stream: Stream, bytes: Bytes| {
         let stream = match stream {
@@ -99,10 +108,12 @@ pub async fn run(
 struct Plan {
     step: Step,
     outputs: Vec<(i64, Snapshot, Option<LayerDraft>)>,
+    /// They answer as long as the step runs.
+    _agents: Vec<ssh::Socket>,
 }
 
 impl Plan {
-    fn of(op: &pb::ExecOp, inputs: &[Snapshot], secrets: &Secrets, store: &Store) -> Result<Self, OpError> {
+    fn of(op: &pb::ExecOp, inputs: &[Snapshot], lent: &Lent, store: &Store) -> Result<Self, OpError> {
         let meta = op.meta.clone().unwrap_or_default();
         if !op.cdi_devices.is_empty() {
             return Err(OpError::Unsupported(
@@ -112,6 +123,7 @@ impl Plan {
         let mut root = None;
         let mut mounts = Vec::new();
         let mut outputs = Vec::new();
+        let mut agents = Vec::new();
         for mount in &op.mounts {
             let is_root = mount.dest == "/";
             let input = usize::try_from(mount.input)
@@ -162,7 +174,7 @@ impl Plan {
                         read_only: false,
                     });
                 }
-                Ok(pb::MountType::Secret) => mounts.extend(secrets.mount(mount)),
+                Ok(pb::MountType::Secret) => mounts.extend(lent.secrets.mount(mount)),
                 Ok(pb::MountType::Cache) => {
                     let (mount, draft) =
                         caches::mount(mount, &input, store, |snapshot| lowers(store, snapshot))?;
@@ -170,12 +182,11 @@ impl Plan {
                     // Nothing of it is a result; the draft has to live as long as the step.
                     outputs.push((-1, input, draft));
                 }
-                Ok(kind) => {
-                    let kind = kind.as_str_name().to_ascii_lowercase();
-                    return Err(OpError::Unsupported(format!(
-                        "RUN --mount=type={kind} is not supported yet (mount at {})",
-                        mount.dest
-                    )));
+                Ok(pb::MountType::Ssh) => {
+                    if let Some((mount, socket)) = lent.agents.mount(mount, store)? {
+                        mounts.push(mount);
+                        agents.push(socket);
+                    }
                 }
                 Err(_) => {
                     return Err(OpError::Unsupported(format!(
@@ -187,7 +198,7 @@ impl Plan {
         }
         let root = root.ok_or_else(|| OpError::Unsupported("a step needs a root file system".into()))?;
         let mut env = environment(&meta);
-        env.extend(secrets.variables(op)?);
+        env.extend(lent.secrets.variables(op)?);
         let step = Step {
             mounts,
             env,
@@ -212,7 +223,11 @@ impl Plan {
                 .collect(),
             ..Step::new(root, meta.args)
         };
-        Ok(Self { step, outputs })
+        Ok(Self {
+            step,
+            outputs,
+            _agents: agents,
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::executor::step;
 use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
 use crate::ops::OpError;
-use crate::ops::exec::Secrets;
+use crate::ops::exec::{Agents, Lent, Secrets};
 use crate::progress::VertexProgress;
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::http::{self, HttpError, HttpSource, Loaded};
@@ -229,7 +229,7 @@ impl Job {
     }
 
     /// Asks the clients for the secrets of a step; one that is not optional must be there.
-    pub(super) async fn secrets(&self, op: &pb::ExecOp) -> Result<Secrets, OpError> {
+    async fn secrets(&self, op: &pb::ExecOp) -> Result<Secrets, OpError> {
         let named: Vec<(&str, bool)> = Secrets::named(op).collect();
         let mut found = BTreeMap::new();
         for (id, optional) in named {
@@ -249,6 +249,36 @@ impl Job {
             }
         }
         Ok(Secrets::new(found))
+    }
+
+    /// Looks for the clients that have the SSH agents of a step.
+    async fn agents(&self, op: &pb::ExecOp) -> Result<Agents, OpError> {
+        let mut found = BTreeMap::new();
+        for (id, optional) in Agents::named(op) {
+            match self.sessions().agent(id).await {
+                Ok(Some(session)) => {
+                    found.insert(id.to_owned(), session);
+                }
+                Ok(None) | Err(_) if optional => {}
+                Ok(None) => return Err(OpError::NoAgent { id: agent_name(id) }),
+                Err(error) if error.is_absent() => return Err(OpError::NoAgent { id: agent_name(id) }),
+                Err(error) => {
+                    return Err(OpError::Agent {
+                        id: agent_name(id),
+                        source: error.into(),
+                    });
+                }
+            }
+        }
+        Ok(Agents::new(found))
+    }
+
+    /// Asks the clients for what a step may use while it runs.
+    pub(super) async fn lent(&self, op: &pb::ExecOp) -> Result<Lent, OpError> {
+        Ok(Lent {
+            secrets: self.secrets(op).await?,
+            agents: self.agents(op).await?,
+        })
     }
 
     /// Brings the files of all inputs here.
@@ -314,4 +344,8 @@ impl Job {
 /// A platform as images name it.
 pub(super) fn to_registry(platform: &Platform) -> registry::Platform {
     registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
+}
+
+fn agent_name(id: &str) -> String {
+    if id.is_empty() { "default" } else { id }.to_owned()
 }

@@ -232,7 +232,7 @@ impl Job {
                 self.check_entitlements(op)?;
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
-                let secrets = self.secrets(op).await?;
+                let lent = self.lent(op).await?;
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
                 let mut _caches = Vec::new();
                 for cache in ops::exec::caches::exclusive(op, inputs) {
@@ -244,7 +244,7 @@ impl Job {
                 let cancel = self.cancel.child_token();
                 let _guard = cancel.clone().drop_guard();
                 let outputs =
-                    ops::exec::run(op, inputs, &secrets, store, &self.sandboxes, progress, &cancel).await?;
+                    ops::exec::run(op, inputs, &lent, store, &self.sandboxes, progress, &cancel).await?;
                 store.remember(&key, &CachedResult::now(outputs.clone()));
                 Ok(Done {
                     outputs,

@@ -6,7 +6,6 @@
 //! (`command`). Submodules are sources of their own (`submodules`): their addresses are looked at before git is.
 
 mod access;
-mod agent;
 mod checkout;
 mod command;
 mod fetch;

@@ -4,10 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dockerfile::address::GitUrl;
 
-use super::agent::AgentSocket;
 use super::command::Call;
 use super::{GitError, GitSource};
-use crate::session::{Group, Secret};
+use crate::session::{AgentSocket, Group, Secret};
 
 /// Hosts whose repositories all take the same token: submodules are fetched with it as well.
 const ONE_TOKEN: [&str; 2] = ["https://github.com/", "https://www.github.com/"];

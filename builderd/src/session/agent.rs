@@ -1,19 +1,22 @@
 //! The client's SSH agent as a socket here: each connection to it is one through the session.
 
+use std::fs;
 use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use crate::session::Session;
+use super::Session;
 
 /// Agents are asked one question after the other; more connections than this are no questions.
 const CONNECTIONS: usize = 16;
 
 #[derive(Debug)]
-pub(super) struct AgentSocket {
+pub struct AgentSocket {
     path: PathBuf,
     /// Ends the relay, and every connection, with the socket.
     _relay: JoinSet<()>,
@@ -21,15 +24,21 @@ pub(super) struct AgentSocket {
 
 impl AgentSocket {
     /// `folder` must be private: whoever can open the socket can use the keys.
-    pub(super) fn listen(folder: &Path, session: Arc<Session>, id: &str) -> io::Result<Self> {
+    pub fn listen(folder: &Path, session: Arc<Session>, id: &str) -> io::Result<Self> {
         let path = folder.join("agent");
-        let listener = UnixListener::bind(&path)?;
+        // The folder by its descriptor: its whole path may be longer than a socket address.
+        let private = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(folder)?;
+        let address = format!("/proc/self/fd/{}/agent", private.as_raw_fd());
+        let listener = UnixListener::bind(address)?;
         let mut relay = JoinSet::new();
         relay.spawn(accept(listener, session, id.to_owned()));
         Ok(Self { path, _relay: relay })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }
