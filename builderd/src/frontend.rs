@@ -15,31 +15,36 @@ mod lint;
 mod lower;
 mod name;
 mod named;
+mod outline;
 mod plan;
 mod ports;
 mod remote;
+mod requests;
 mod run;
 mod stage;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use binfmt::Platform;
 use bytes::Bytes;
-use dockerfile::ignore::PatternMatcher;
 use dockerfile::lint::Finding;
-use futures::future::try_join_all;
 use proto::pb;
 use registry::{Digest, Reference};
 
 pub use attributes::{Attributes, ResolveMode};
 pub use error::{Error, Location, Problem};
+pub use requests::{Metadata, answer};
 
-use context::{ContextUse, Contexts};
-use lower::Lowered;
-use plan::Plan;
+use work::{Purpose, Work};
 
-use crate::graph::builder::Operation;
+/// What a request may demand of a frontend in `frontend.caps`.
+const CAPABILITIES: [&str; 4] = [
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.subrequests",
+    "moby.buildkit.frontend.contexts",
+    "moby.buildkit.frontend.gitquerystring",
+];
 
 /// What goes wrong on the host's side.
 pub type HostError = Box<dyn std::error::Error + Send + Sync>;
@@ -66,6 +71,9 @@ pub trait Host: Send + Sync {
         &self,
         wanted: WantedImage,
     ) -> impl Future<Output = Result<ResolvedImage, HostError>> + Send;
+
+    /// Tells the client about a rule that the Dockerfile breaks.
+    fn warn(&self, finding: &Finding, source: &pb::SourceInfo);
 }
 
 /// An image whose config is needed.
@@ -106,9 +114,6 @@ pub struct Build {
     pub multi_platform: bool,
     pub targets: Vec<Target>,
     pub sources: Vec<PinnedSource>,
-    pub warnings: Vec<Finding>,
-    /// The Dockerfile, for excerpts.
-    pub source: Arc<pb::SourceInfo>,
 }
 
 /// One platform.
@@ -154,116 +159,15 @@ impl Build {
     }
 }
 
-/// Builds the graphs of a request.
+/// Builds the graphs of a request. What the rules say about the Dockerfile is told the host whether that succeeds or not.
 pub async fn build<H: Host>(host: &H, request: &Request) -> Result<Build, Error> {
     let attributes = Attributes::read(request)?;
-    let mut contexts = Contexts::new(&attributes, request);
-    contexts.find_remote(host).await?;
-    let file = contexts.read_dockerfile(host).await?;
-    let source = Arc::new(file.info);
-    let located = |error: Error| error.in_source(&source);
-    context::check_syntax(&file.text, &attributes).map_err(located)?;
-    let dockerfile = dockerfile::parse(&file.text)
-        .map_err(|error| located(Error::at(error.lines, Problem::Parse(error))))?;
-
-    let mut plans = attributes
-        .platforms
-        .iter()
-        .map(|platform| Plan::new(&dockerfile, &attributes, platform))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(located)?;
-    let mut images: BTreeMap<WantedImage, ResolvedImage> = BTreeMap::new();
-    // Triggers of a base image may need further images, so until nobody wants any.
-    loop {
-        let wanted: BTreeSet<WantedImage> = plans
-            .iter()
-            .flat_map(Plan::wanted_images)
-            .map(|(wanted, _)| wanted)
-            .collect();
-        let missing: Vec<_> = wanted
-            .into_iter()
-            .filter(|wanted| !images.contains_key(wanted))
-            .collect();
-        let resolve = async |wanted: WantedImage| {
-            let resolved = host.resolve_image(wanted.clone()).await;
-            resolved
-                .map(|image| (wanted.clone(), image))
-                .map_err(|source| (wanted, source))
-        };
-        match try_join_all(missing.into_iter().map(resolve)).await {
-            Ok(found) => images.extend(found),
-            Err((wanted, source_error)) => {
-                let place = plans
-                    .iter()
-                    .flat_map(Plan::wanted_images)
-                    .find(|(other, _)| *other == wanted);
-                let (lines, written) = place.map(|(_, place)| place).unwrap_or_default();
-                return Err(located(Error::resolving(lines, written, source_error)));
-            }
-        }
-        let mut more = false;
-        for plan in &mut plans {
-            more |= plan.settle(&images, &attributes).map_err(located)?;
-        }
-        if !more {
-            break;
-        }
+    let mut work = Work::open(host, request, &attributes).await?;
+    let lowered = work.lower(Purpose::Build).await;
+    for finding in work.findings() {
+        host.warn(finding, work.source());
     }
-
-    let folders = plans.iter().flat_map(Plan::named_folders);
-    let folders = folders.filter_map(|context| Some((context.name.clone(), context.local()?.to_owned())));
-    contexts.read_named_ignore_files(host, &folders.collect()).await?;
-    let ignored = if plans.iter().any(Plan::uses_context) {
-        contexts.read_ignore_file(host).await?
-    } else {
-        Vec::new()
-    };
-    let matcher = PatternMatcher::new(&ignored).map_err(Problem::IgnorePattern)?;
-    let mut lowered = plans
-        .into_iter()
-        .map(|plan| plan.lower(&dockerfile, &attributes, &contexts, &matcher))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(located)?;
-    // One transfer serves all platforms: what any of them needs.
-    let mut used = ContextUse::default();
-    lowered
-        .iter()
-        .for_each(|lowered| used.extend(&lowered.context_use));
-    let operation = contexts.main_operation(&used, &ignored);
-    let named = complete_folders(&lowered, &contexts);
-    let sources: BTreeSet<PinnedSource> = lowered
-        .iter()
-        .flat_map(|lowered| lowered.sources.iter().cloned())
-        .collect();
-    let warnings = lowered
-        .first_mut()
-        .map(|first| std::mem::take(&mut first.warnings))
-        .unwrap_or_default();
-    let targets = lowered
-        .into_iter()
-        .map(|lowered| lowered.finish(&operation, &named, &source))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Build {
-        multi_platform: attributes.multi_platform,
-        targets,
-        sources: sources.into_iter().collect(),
-        warnings,
-        source,
-    })
-}
-
-/// The operations for folders that are named contexts, with what any platform uses of them.
-fn complete_folders(lowered: &[Lowered], contexts: &Contexts<'_>) -> BTreeMap<String, Operation> {
-    let mut uses: BTreeMap<&str, (&str, ContextUse)> = BTreeMap::new();
-    for (name, folder) in lowered.iter().flat_map(|lowered| &lowered.named) {
-        if let Some(local) = folder.context.local() {
-            let (_, used) = uses.entry(name).or_insert_with(|| (local, ContextUse::default()));
-            used.extend(&folder.used);
-        }
-    }
-    uses.into_iter()
-        .map(|(name, (local, used))| (name.to_owned(), contexts.named_operation(name, local, &used)))
-        .collect()
+    work.finish(lowered?)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub struct Interrupted;
 /// Prints the failure and says how to exit.
 pub fn report(error: &anyhow::Error) -> u8 {
     if let Some(place) = error.downcast_ref::<bake::Error>().and_then(bake::Error::place) {
-        output::note(excerpt(&source_of(place)).trim_end_matches('\n'));
+        output::note(source_of(place).excerpt().trim_end_matches('\n'));
     }
     if let Some(failed) = error.downcast_ref::<BuildFailed>() {
         for detail in errdefs::details(&failed.status) {
@@ -52,7 +52,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
                     if let Some(path) = failed.dockerfile.as_ref().filter(|path| is_named(path, &source)) {
                         source.info.filename.clone_from(path);
                     }
-                    output::note(excerpt(&source).trim_end_matches('\n'));
+                    output::note(source.excerpt().trim_end_matches('\n'));
                 }
                 Detail::Decision(decision) => {
                     for denial in decision.deny_messages {
@@ -77,7 +77,7 @@ fn source_of(place: &bake::Place) -> Source {
         info: errdefs::SourceInfo {
             filename: place.file.clone(),
             data: place.text.as_bytes().to_vec().into(),
-            language: String::new(),
+            ..errdefs::SourceInfo::default()
         },
         ranges: vec![errdefs::Range {
             start: position(place.start),
@@ -108,103 +108,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The lines around the place that an error points at.
-pub fn excerpt(source: &Source) -> String {
-    let text = String::from_utf8_lossy(&source.info.data);
-    let lines: Vec<&str> = text.split('\n').collect();
-    let count = i32::try_from(lines.len()).unwrap_or(i32::MAX);
-    let ranges: Vec<(i32, i32)> = source
-        .ranges
-        .iter()
-        .map(|range| (range.start.line, range.end.line.max(range.start.line)))
-        .collect();
-    let Some(first) = ranges
-        .iter()
-        .map(|range| range.0)
-        .min()
-        .filter(|&first| (1..=count).contains(&first))
-    else {
-        return String::new();
-    };
-    let last = ranges
-        .iter()
-        .map(|range| range.1)
-        .max()
-        .unwrap_or(first)
-        .min(count);
-    // Two lines of context; one line alone gets four, shared between both sides.
-    let context = if first == last { 4 } else { 2 };
-    let (mut from, mut to, mut added) = (first, last, 0);
-    while added < context {
-        if from > 1 {
-            from -= 1;
-            added += 1;
-        }
-        if to < count {
-            to += 1;
-            added += 1;
-        }
-        // At the borders of a short file there is nothing more to add.
-        added += 1;
-    }
-    let mut excerpt = format!("{}:{first}\n--------------------\n", source.info.filename);
-    for number in from..=to {
-        let marked = ranges.iter().any(|&(start, end)| (start..=end).contains(&number));
-        let line = lines
-            .get(usize::try_from(number - 1).unwrap_or_default())
-            .copied()
-            .unwrap_or_default();
-        excerpt.push_str(&format!(
-            " {number:3} | {} {line}\n",
-            if marked { ">>>" } else { "   " }
-        ));
-    }
-    excerpt.push_str("--------------------\n");
-    excerpt
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn source(text: &str, start: i32, end: i32) -> Source {
-        Source {
-            info: errdefs::SourceInfo {
-                filename: "Dockerfile".to_owned(),
-                data: text.to_owned().into(),
-                language: String::new(),
-            },
-            ranges: vec![errdefs::Range {
-                start: errdefs::Position {
-                    line: start,
-                    character: 0,
-                },
-                end: errdefs::Position {
-                    line: end,
-                    character: 0,
-                },
-            }],
-        }
-    }
-
-    #[test]
-    fn an_excerpt_marks_the_lines_that_failed() {
-        let excerpt = excerpt(&source("FROM x\nRUN a\nRUN b\nRUN c\nRUN d\n", 3, 3));
-        assert_eq!(
-            excerpt,
-            "Dockerfile:3\n--------------------\n   1 |     FROM x\n   2 |     RUN a\n   3 | >>> RUN b\n   4 |     RUN c\n   5 |     RUN d\n--------------------\n"
-        );
-    }
-
-    #[test]
-    fn a_place_outside_the_text_has_no_excerpt() {
-        assert_eq!(excerpt(&source("FROM x\n", 9, 9)), "");
-        assert_eq!(excerpt(&source("FROM x\n", 0, 0)), "");
-        assert_eq!(
-            excerpt(&source("FROM x", 1, 5)),
-            "Dockerfile:1\n--------------------\n   1 | >>> FROM x\n--------------------\n"
-        );
-    }
 
     #[test]
     fn exit_codes_are_those_of_buildx() {

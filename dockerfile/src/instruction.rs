@@ -31,6 +31,7 @@ pub struct Dockerfile {
 pub struct GlobalArg {
     pub args: Vec<Arg>,
     pub lines: Lines,
+    pub comments: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +203,13 @@ impl Instruction {
 
 /// Reads a Dockerfile.
 pub fn parse(text: &str) -> Result<Dockerfile, ParseError> {
+    let (file, problem) = parse_until_error(text)?;
+    problem.map_or(Ok(file), Err)
+}
+
+/// Reads a Dockerfile up to the first instruction that cannot be understood, so that something can be said about those
+/// above it. An error alone is about the lines themselves, such as a heredoc that does not end.
+pub fn parse_until_error(text: &str) -> Result<(Dockerfile, Option<ParseError>), ParseError> {
     read::dockerfile(text)
 }
 

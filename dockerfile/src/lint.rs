@@ -22,6 +22,7 @@ pub enum Rule {
     FromPlatformFlagConstDisallowed,
     InvalidBaseImagePlatform,
     InvalidDefaultArgInFrom,
+    InvalidDefinitionDescription,
     JsonArgsRecommended,
     LegacyKeyValueFormat,
     MaintainerDeprecated,
@@ -84,6 +85,11 @@ impl Rule {
                 "InvalidDefaultArgInFrom",
                 "invalid-default-arg-in-from",
                 "Default value for global ARG results in an empty or invalid base image name",
+            ),
+            Self::InvalidDefinitionDescription => (
+                "InvalidDefinitionDescription",
+                "invalid-definition-description",
+                "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`. If this is not intended to be a description comment, add an empty line or comment between the instruction and the comment.",
             ),
             Self::JsonArgsRecommended => (
                 "JSONArgsRecommended",
@@ -156,6 +162,11 @@ impl Rule {
         self.facts().2
     }
 
+    /// Such a rule is checked only where `experimental=` asks for it, and `skip=` does not concern it.
+    pub fn is_experimental(self) -> bool {
+        self == Self::InvalidDefinitionDescription
+    }
+
     /// The page that explains the rule; empty if there is none.
     pub fn url(self) -> String {
         match self.facts().1 {
@@ -190,6 +201,8 @@ impl Finding {
 pub struct Settings {
     skip_all: bool,
     skipped: BTreeSet<String>,
+    all_experimental: bool,
+    experimental: BTreeSet<String>,
     /// Findings fail the build.
     pub as_error: bool,
 }
@@ -203,18 +216,19 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// `skip=Rule,Other;error=true`. Experimental rules are not known here and may be named without effect.
+    /// `skip=Rule,Other;error=true;experimental=Rule`, where `all` stands for every rule.
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
         let mut settings = Self::default();
         for option in text.split(';').map(str::trim).filter(|option| !option.is_empty()) {
             let (name, value) = option
                 .split_once('=')
                 .ok_or_else(|| SettingsError::Option(option.to_owned()))?;
+            let rules = || value.split(',').map(|rule| rule.trim().to_owned());
             match name.trim() {
                 "skip" if value.trim() == "all" => settings.skip_all = true,
-                "skip" => settings
-                    .skipped
-                    .extend(value.split(',').map(|rule| rule.trim().to_owned())),
+                "skip" => settings.skipped.extend(rules()),
+                "experimental" if value.trim() == "all" => settings.all_experimental = true,
+                "experimental" => settings.experimental.extend(rules()),
                 "error" => {
                     settings.as_error = match value.trim() {
                         "true" | "1" | "t" | "T" | "TRUE" | "True" => true,
@@ -222,15 +236,20 @@ impl Settings {
                         _ => return Err(SettingsError::Boolean(option.to_owned())),
                     }
                 }
-                "experimental" => {}
                 _ => return Err(SettingsError::Option(option.to_owned())),
             }
         }
         Ok(settings)
     }
 
-    fn skips(&self, rule: Rule) -> bool {
-        self.skip_all || self.skipped.contains(rule.name())
+    /// Whether a rule is checked, where `above` are the settings of the instruction it is about.
+    fn checks(&self, rule: Rule, above: Option<&Self>) -> bool {
+        let mut both = std::iter::once(self).chain(above);
+        if rule.is_experimental() {
+            return both
+                .any(|settings| settings.all_experimental || settings.experimental.contains(rule.name()));
+        }
+        !both.any(|settings| settings.skip_all || settings.skipped.contains(rule.name()))
     }
 }
 
@@ -252,7 +271,7 @@ impl Linter {
     /// `comments` are those above the instruction, which may skip rules for it alone.
     pub fn report(&mut self, rule: Rule, message: String, lines: Lines, comments: &[String]) {
         let finding = Finding { rule, message, lines };
-        if !self.settings.skips(rule) && !skipped_above(rule, comments) && !self.findings.contains(&finding) {
+        if self.settings.checks(rule, above(comments).as_ref()) && !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
     }
@@ -269,15 +288,24 @@ impl Linter {
     }
 }
 
-fn skipped_above(rule: Rule, comments: &[String]) -> bool {
-    comments.iter().any(|comment| {
-        let Some((name, value)) = comment.split_once('=') else {
-            return false;
-        };
+/// The settings of the first comment that has some.
+fn above(comments: &[String]) -> Option<Settings> {
+    comments.iter().find_map(|comment| {
+        let (name, value) = comment.split_once('=')?;
         let value = value.split_whitespace().next().unwrap_or_default();
-        name.trim().eq_ignore_ascii_case("check")
-            && Settings::parse(value).is_ok_and(|settings| settings.skips(rule))
+        let settings = Settings::parse(value).ok();
+        settings.filter(|_| name.trim().eq_ignore_ascii_case("check"))
     })
+}
+
+/// What the comments above an instruction say about the thing it defines: `# name what it is`.
+pub fn description<'a>(comments: &'a [String], name: &str) -> &'a str {
+    let of_name = |comment: &'a String| comment.strip_prefix(name)?.strip_prefix(' ');
+    comments
+        .iter()
+        .find_map(of_name)
+        .filter(|_| !name.is_empty())
+        .unwrap_or_default()
 }
 
 /// Whether a name looks as if its value were a secret: one of its words does, and none says that it is harmless.

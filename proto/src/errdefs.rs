@@ -11,10 +11,12 @@ use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tonic::{Code, Status};
 
-use crate::rpc;
+use crate::{pb, rpc};
 
 const URL_PREFIX: &str = "github.com/moby/buildkit/";
 const URL_SUFFIX: &str = "+json";
+/// Bytes of the largest definition that a detail repeats.
+const MAX_DEFINITION: usize = 4096;
 
 /// One detail of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,13 @@ pub struct Source {
     pub ranges: Vec<Range>,
 }
 
+impl Source {
+    /// The text and the lines around the place, as every client shows it; empty for a place outside the text.
+    pub fn excerpt(&self) -> String {
+        crate::excerpt::around(self)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceInfo {
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -62,9 +71,23 @@ pub struct SourceInfo {
         deserialize_with = "from_base64"
     )]
     pub data: Bytes,
+    /// How to get the text once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Definition>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub language: String,
 }
+
+/// A definition without what is only shown of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub def: Vec<Encoded>,
+}
+
+/// Bytes that are base64 in JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encoded(#[serde(serialize_with = "to_base64", deserialize_with = "from_base64")] pub Bytes);
 
 /// Both ends are always written: clients read `end` without a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +148,25 @@ pub struct Decision {
 pub struct Denial {
     #[serde(default)]
     pub message: String,
+}
+
+impl From<&pb::SourceInfo> for SourceInfo {
+    fn from(info: &pb::SourceInfo) -> Self {
+        // A definition that is not small would crowd out the text: details travel in headers.
+        let small = |definition: &&pb::Definition| definition.encoded_len() <= MAX_DEFINITION;
+        Self {
+            filename: info.filename.clone(),
+            data: info.data.clone(),
+            definition: info
+                .definition
+                .as_ref()
+                .filter(small)
+                .map(|definition| Definition {
+                    def: definition.def.iter().map(|op| Encoded(op.clone())).collect(),
+                }),
+            language: info.language.clone(),
+        }
+    }
 }
 
 impl Detail {
@@ -222,6 +264,7 @@ mod tests {
             info: SourceInfo {
                 filename: "Dockerfile".into(),
                 data: Bytes::from_static(b"FROM x\n"),
+                definition: None,
                 language: "Dockerfile".into(),
             },
             ranges: vec![Range {

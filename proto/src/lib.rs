@@ -4,6 +4,7 @@
 //! Maps are `BTreeMap`, so that encoding is deterministic; `bytes` fields are [`bytes::Bytes`].
 
 mod causes;
+mod excerpt;
 pub mod frames;
 pub mod headers;
 pub mod transfer;

@@ -2,12 +2,10 @@
 //!
 //! Every call names its build in the request's metadata and may come before the build is known.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::control::VertexWarning;
-use proto::errdefs::{self, Detail, Named};
 use proto::gateway::llb_bridge_server::LlbBridge;
 use proto::gateway::{
     EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
@@ -19,7 +17,7 @@ use proto::gateway::{
 };
 use proto::headers;
 use tonic::metadata::MetadataMap;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::build::{self, Build};
 use super::{Daemon, capabilities, files, images, status, workers};
@@ -72,16 +70,6 @@ impl LlbBridge for Service {
         {
             return Err(Status::unimplemented("source policies are not supported yet"));
         }
-        if let Some(name) = request
-            .frontend_opt
-            .get("requestid")
-            .filter(|name| !name.is_empty())
-        {
-            let detail = Detail::Subrequest(Named { name: name.clone() });
-            let text = format!("unsupported request {name}");
-            return Err(errdefs::status(Code::Unimplemented, text, &[detail]));
-        }
-        check_frontend_caps(&request.frontend_opt)?;
         let wanted = BuildRequest {
             frontend: request.frontend,
             attributes: request.frontend_opt,
@@ -212,26 +200,6 @@ impl LlbBridge for Service {
     ) -> Result<Response<StatFileResponse>, Status> {
         Err(no_containers())
     }
-}
-
-/// Refuses a request that needs something the frontend does not know.
-fn check_frontend_caps(attributes: &BTreeMap<String, String>) -> Result<(), Status> {
-    let needed = attributes
-        .get("frontend.caps")
-        .map(String::as_str)
-        .unwrap_or_default();
-    for cap in needed.split(',').map(str::trim).filter(|cap| !cap.is_empty()) {
-        // `+forward` allows another frontend to know it, but requests are not forwarded.
-        let name = cap.strip_suffix("+forward").unwrap_or(cap);
-        if !capabilities::FRONTEND.contains(&name) {
-            let detail = Detail::FrontendCap(Named {
-                name: name.to_owned(),
-            });
-            let text = format!("unsupported frontend capability {name}");
-            return Err(errdefs::status(Code::Unimplemented, text, &[detail]));
-        }
-    }
-    Ok(())
 }
 
 fn no_containers() -> Status {

@@ -26,13 +26,6 @@ pub(super) const GATEWAY: &[&str] = &[
     "source.metaresolver.http.checksumrequest",
 ];
 
-/// Of the Dockerfile frontend, as requests name them in `frontend.caps`.
-pub(super) const FRONTEND: &[&str] = &[
-    "moby.buildkit.frontend.inputs",
-    "moby.buildkit.frontend.contexts",
-    "moby.buildkit.frontend.gitquerystring",
-];
-
 /// Of operations, sources and exporters.
 pub(super) const OPERATIONS: &[&str] = &[
     "source.image",

@@ -15,6 +15,8 @@ use crate::solver::SolveError;
 pub(super) fn of_solve(error: &SolveError) -> Status {
     let code = match error {
         SolveError::Canceled => Code::Cancelled,
+        // By this a client knows to ask in another way.
+        SolveError::Frontend(error) if error.is_unknown() => Code::Unimplemented,
         _ => Code::Unknown,
     };
     errdefs::status(code, error.to_string(), &error.details())

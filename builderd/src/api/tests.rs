@@ -554,9 +554,9 @@ async fn requests_that_a_frontend_cannot_serve_say_so_in_a_detail() {
     for (key, value, detail) in [
         (
             "requestid",
-            "frontend.targets",
+            "frontend.flying",
             Detail::Subrequest(Named {
-                name: "frontend.targets".into(),
+                name: "frontend.flying".into(),
             }),
         ),
         ("frontend.caps", "moby.buildkit.frontend.flying+forward", {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use binfmt::Platform;
 use proto::pb;
 
-use super::{Error, Problem, Request};
+use super::{CAPABILITIES, Error, Problem, Request};
 
 /// Where base images may come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,8 +147,13 @@ fn refuse_unsupported(request: &Request) -> Result<(), Error> {
             let way_out = "; leave it out, or limit the builder's own container";
             return unsupported(format!("the resource limit {key}={value}"), way_out);
         }
-        if key == "requestid" {
-            return unsupported(format!("the frontend request {value}"), "");
+        if key == "frontend.caps" {
+            let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+            // `+forward` allows another frontend to know it, but there is none behind this one.
+            let mut names = names.map(|name| name.strip_suffix("+forward").unwrap_or(name));
+            if let Some(unknown) = names.find(|name| !CAPABILITIES.contains(name)) {
+                return Err(Problem::UnknownCapability(unknown.to_owned()).into());
+            }
         }
         if key.starts_with("attest:sbom") {
             return unsupported("an SBOM attestation".to_owned(), "; build with --sbom=false");

@@ -10,6 +10,7 @@ use dockerfile::ignore::PatternError;
 use dockerfile::instruction::MountError;
 use dockerfile::lint::SettingsError;
 use dockerfile::{Lines, ParseError};
+use proto::errdefs::{Detail, Named};
 use proto::pb;
 use registry::digest::DigestError;
 use registry::reference::ReferenceError;
@@ -47,6 +48,12 @@ pub enum Problem {
     },
     #[error("conflicting config: returning multiple target platforms is not allowed")]
     SeveralPlatforms,
+    #[error("unsupported request {0}")]
+    UnknownRequest(String),
+    #[error("unsupported frontend capability {0}")]
+    UnknownCapability(String),
+    #[error("failed to write the answer")]
+    WriteAnswer(#[source] serde_json::Error),
     #[error("{what} is not supported by this builder{way_out}")]
     Unsupported { what: String, way_out: &'static str },
     #[error("invalid build context")]
@@ -196,8 +203,26 @@ impl Error {
         self
     }
 
-    /// The excerpt for the client, if the error is about lines of the Dockerfile.
-    pub fn detail(&self) -> Option<proto::errdefs::Source> {
+    /// The request or the capability is not one of this frontend's.
+    pub fn is_unknown(&self) -> bool {
+        matches!(
+            self.problem,
+            Problem::UnknownRequest(_) | Problem::UnknownCapability(_)
+        )
+    }
+
+    /// What the client is told besides the words.
+    pub fn detail(&self) -> Option<Detail> {
+        let named = |name: &String| Named { name: name.clone() };
+        match &self.problem {
+            Problem::UnknownRequest(name) => Some(Detail::Subrequest(named(name))),
+            Problem::UnknownCapability(name) => Some(Detail::FrontendCap(named(name))),
+            _ => self.excerpt().map(Detail::Source),
+        }
+    }
+
+    /// The place, if the error is about lines of the Dockerfile.
+    fn excerpt(&self) -> Option<proto::errdefs::Source> {
         let location = self.location.as_ref()?;
         let info = location.source.as_ref()?;
         let position = |line: u32| proto::errdefs::Position {
@@ -206,11 +231,7 @@ impl Error {
         };
         let lines = location.lines.iter().flat_map(|lines| lines.first..=lines.last);
         Some(proto::errdefs::Source {
-            info: proto::errdefs::SourceInfo {
-                filename: info.filename.clone(),
-                data: info.data.clone(),
-                language: info.language.clone(),
-            },
+            info: info.as_ref().into(),
             ranges: lines
                 .map(|line| proto::errdefs::Range {
                     start: position(line),

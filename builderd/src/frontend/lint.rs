@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dockerfile::expand::{Environment, Expander, Expansion};
 use dockerfile::ignore::{PatternMatcher, clean};
-use dockerfile::instruction::{self, Arg, CommandLine, Instruction};
+use dockerfile::instruction::{self, Arg, CommandLine, Instruction, Pair};
 use dockerfile::lint::{Linter, Rule, Settings, names_a_secret};
 use dockerfile::suggest::{Case, hint, nearest};
 use dockerfile::{Dockerfile, Lines};
@@ -14,8 +14,8 @@ use super::plan::{FoundImage, Stage, Step};
 use super::stage::Frame;
 use super::{Attributes, Error, Problem};
 
-/// A linter that has seen the text of the file.
-pub(super) fn start(file: &Dockerfile, attributes: &Attributes) -> Result<Linter, Error> {
+/// A linter that has seen the text of the file, of which something may be missing.
+pub(super) fn start(file: &Dockerfile, complete: bool, attributes: &Attributes) -> Result<Linter, Error> {
     let text = attributes
         .check
         .as_deref()
@@ -24,7 +24,7 @@ pub(super) fn start(file: &Dockerfile, attributes: &Attributes) -> Result<Linter
     let settings =
         Settings::parse(text).map_err(|problem| Error::at(Lines::at(1), Problem::CheckOptions(problem)))?;
     let mut linter = Linter::new(settings);
-    linter.check(file);
+    linter.check(file, complete);
     Ok(linter)
 }
 
@@ -132,6 +132,19 @@ pub(super) fn step(
     ignored: &PatternMatcher,
 ) {
     let command = &step.command;
+    let keyword = command.code.split_whitespace().next().unwrap_or_default();
+    if let Some(earlier) = frame.replaced_by(&command.instruction) {
+        let message = format!(
+            "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"
+        );
+        // The one that does not count is to blame.
+        linter.report(
+            Rule::MultipleInstructionsDisallowed,
+            message,
+            earlier,
+            &command.comments,
+        );
+    }
     let mut report =
         |rule: Rule, message: String| linter.report(rule, message, command.lines, &command.comments);
     for name in undefined(&command.instruction, frame, expander, attributes) {
@@ -154,7 +167,9 @@ pub(super) fn step(
                 report(Rule::SecretsUsedInArgOrEnv, secret_message("ARG", name));
             }
         }
+        Instruction::Label(pairs) => old_form(&mut report, keyword, pairs),
         Instruction::Env(pairs) => {
+            old_form(&mut report, keyword, pairs);
             for pair in pairs.iter().filter(|pair| names_a_secret(&pair.name)) {
                 report(Rule::SecretsUsedInArgOrEnv, secret_message("ENV", &pair.name));
             }
@@ -162,7 +177,6 @@ pub(super) fn step(
         Instruction::Cmd(CommandLine::Shell(_)) | Instruction::Entrypoint(CommandLine::Shell(_))
             if frame.image.config.shell.is_empty() =>
         {
-            let keyword = command.code.split_whitespace().next().unwrap_or_default();
             let message = format!(
                 "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
             );
@@ -213,6 +227,16 @@ fn undefined(
     }
     missing.retain(|name| !frame.args.iter().any(|(declared, _)| declared == name));
     missing
+}
+
+/// `ENV name value`
+fn old_form(report: &mut impl FnMut(Rule, String), keyword: &str, pairs: &[Pair]) {
+    if pairs.iter().any(|pair| pair.old_form) {
+        let message = format!(
+            "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
+        );
+        report(Rule::LegacyKeyValueFormat, message);
+    }
 }
 
 fn secret_message(keyword: &str, name: &str) -> String {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dockerfile::Dockerfile;
 use dockerfile::expand::{Environment, Expander};
 use dockerfile::ignore::PatternMatcher;
-use dockerfile::lint::{Finding, Linter};
+use dockerfile::lint::Linter;
 use proto::pb;
 use registry::ImageConfig;
 
@@ -16,8 +16,10 @@ use super::context::{ContextUse, Contexts};
 use super::image::platform_of;
 use super::name::Prefix;
 use super::named::{NamedContext, Source};
+use super::outline::Outline;
 use super::plan::{Base, Plan, Stage};
 use super::stage::Frame;
+use super::work::Purpose;
 use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, arguments, lint};
 use crate::graph::builder::{Builder, Note, Operation, Output};
 
@@ -31,7 +33,7 @@ pub(super) struct Lowering<'a> {
     pub(super) context_use: ContextUse,
     contexts: &'a Contexts<'a>,
     ignored: &'a PatternMatcher,
-    linter: Linter,
+    linter: &'a mut Linter,
     /// The build context, from its first use on; `Some(None)` is an empty one.
     context: Option<Option<Output>>,
     /// Folders of named contexts.
@@ -52,8 +54,8 @@ pub(super) struct NamedFolder {
 pub(super) struct Lowered {
     pub(super) context_use: ContextUse,
     pub(super) sources: BTreeSet<PinnedSource>,
-    pub(super) warnings: Vec<Finding>,
     pub(super) named: BTreeMap<String, NamedFolder>,
+    pub(super) outline: Outline,
     platform: Platform,
     builder: Builder,
     context: Option<Output>,
@@ -64,13 +66,13 @@ pub(super) struct Lowered {
 
 impl Plan {
     pub(super) fn lower(
-        mut self,
+        self,
         file: &Dockerfile,
         attributes: &Attributes,
         contexts: &Contexts<'_>,
         ignored: &PatternMatcher,
+        linter: &mut Linter,
     ) -> Result<Lowered, Error> {
-        let linter = std::mem::take(&mut self.linter);
         let mut lowering = Lowering {
             plan: &self,
             attributes,
@@ -107,6 +109,10 @@ impl Plan {
             sources,
             ..
         } = lowering;
+        let asked: Vec<_> = frames
+            .iter_mut()
+            .map(|frame| frame.as_mut().map(|frame| std::mem::take(&mut frame.asked)))
+            .collect();
         if let Some(rules) = linter.violation() {
             return Err(Problem::Violation(rules).into());
         }
@@ -119,9 +125,12 @@ impl Plan {
             .take()
             .expect("the target is needed, so it was lowered");
         Ok(Lowered {
+            outline: match self.purpose {
+                Purpose::Outline => self.outline(&asked),
+                Purpose::Build | Purpose::Check => Outline::default(),
+            },
             context_use,
             sources,
-            warnings: linter.findings().to_vec(),
             named,
             platform: self.platform.clone(),
             builder,
@@ -216,7 +225,7 @@ impl Lowering<'_> {
         for step in &stage.steps {
             let lines = step.command.lines;
             lint::step(
-                &mut self.linter,
+                self.linter,
                 step,
                 &frame,
                 &self.expander,

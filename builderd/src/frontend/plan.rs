@@ -1,18 +1,20 @@
 //! The stages of a file for one platform: who starts from whom, who copies from whom, and what is needed at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use binfmt::Platform;
 use bytes::Bytes;
 use dockerfile::address::Address;
-use dockerfile::expand::{Environment, Expander};
+use dockerfile::expand::Expander;
 use dockerfile::instruction::{self, Command, Instruction, Mount};
-use dockerfile::lint::Linter;
+use dockerfile::lint::{Linter, description};
 use dockerfile::suggest::{Case, hint};
 use dockerfile::{Dockerfile, Lines};
 use registry::{ImageConfig, Reference};
 
+use super::arguments::Globals;
 use super::named::NamedContext;
+use super::work::Purpose;
 use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, arguments, image, lint};
 
 pub(super) const SCRATCH: &str = "scratch";
@@ -57,6 +59,10 @@ pub(super) struct Stage {
     pub(super) in_file: bool,
     /// A named context is its result: its instructions do not count.
     pub(super) replaced: bool,
+    /// Arguments that FROM names.
+    pub(super) from_args: BTreeSet<String>,
+    /// What the comments above say about it.
+    pub(super) description: String,
     triggers_done: bool,
 }
 
@@ -70,13 +76,15 @@ pub(super) struct Step {
 
 pub(super) struct Plan {
     pub(super) platform: Platform,
-    pub(super) globals: Environment,
+    pub(super) globals: Globals,
     pub(super) stages: Vec<Stage>,
     pub(super) target: usize,
     pub(super) show_platform: bool,
     by_name: HashMap<String, usize>,
     mode: super::ResolveMode,
-    pub(super) linter: Linter,
+    pub(super) purpose: Purpose,
+    /// Every stage counts as needed.
+    all: bool,
 }
 
 impl Plan {
@@ -84,6 +92,8 @@ impl Plan {
         file: &Dockerfile,
         attributes: &Attributes,
         platform: &Platform,
+        purpose: Purpose,
+        linter: &mut Linter,
     ) -> Result<Self, Error> {
         let last = file
             .stages
@@ -94,9 +104,8 @@ impl Plan {
         let global = |build_args: &BTreeMap<String, String>| {
             arguments::global(file, attributes, build_args, platform, target_stage)
         };
-        let mut linter = lint::start(file, attributes)?;
         if let Ok(defaults) = global(&BTreeMap::new()) {
-            lint::defaults(&mut linter, file, &defaults);
+            lint::defaults(linter, file, &defaults.scope);
         }
         let mut plan = Self {
             platform: platform.clone(),
@@ -106,10 +115,11 @@ impl Plan {
             show_platform: attributes.multi_platform,
             by_name: HashMap::new(),
             mode: attributes.resolve_mode,
-            linter,
+            purpose,
+            all: purpose == Purpose::Check && attributes.target.is_none(),
         };
         for stage in &file.stages {
-            plan.add(stage, file, attributes)?;
+            plan.add(stage, file, attributes, linter)?;
         }
         plan.target = plan.find_target(attributes)?;
         for (at, stage) in file.stages.iter().enumerate() {
@@ -134,24 +144,23 @@ impl Plan {
         stage: &instruction::Stage,
         file: &Dockerfile,
         attributes: &Attributes,
+        linter: &mut Linter,
     ) -> Result<(), Error> {
         let expander = Expander::new(file.escape);
         let at = |problem| Error::at(stage.lines, problem);
         let expand = |text: &str| {
             expander
-                .word(text, &self.globals)
+                .word(text, &self.globals.scope)
                 .map_err(|failed| at(Problem::Expansion(failed)))
         };
         let base = expand(&stage.base)?;
         let wanted = stage.platform.as_deref().map(expand).transpose()?;
-        lint::from(
-            &mut self.linter,
-            file,
-            &self.globals,
-            stage,
-            &base,
-            wanted.as_ref(),
-        );
+        lint::from(linter, file, &self.globals.scope, stage, &base, wanted.as_ref());
+        let from_args = base
+            .used
+            .iter()
+            .chain(wanted.iter().flat_map(|wanted| &wanted.used));
+        let from_args = from_args.cloned().collect();
         let base = base.text;
         if base.is_empty() {
             return Err(at(Problem::BlankBase(stage.base.clone())));
@@ -195,6 +204,12 @@ impl Plan {
             lines: stage.lines,
             in_file: true,
             replaced,
+            from_args,
+            description: stage
+                .name
+                .as_deref()
+                .map(|name| description(&stage.comments, name).to_owned())
+                .unwrap_or_default(),
             triggers_done: replaced,
         });
         if let Some(name) = &stage.name {
@@ -314,6 +329,8 @@ impl Plan {
             lines,
             in_file: false,
             replaced: false,
+            from_args: BTreeSet::new(),
+            description: String::new(),
             triggers_done: true,
         });
         Ok(self.stages.len() - 1)
@@ -321,7 +338,7 @@ impl Plan {
 
     /// For every stage, whether the target needs it.
     pub(super) fn needed(&self) -> Vec<bool> {
-        let mut needed = vec![false; self.stages.len()];
+        let mut needed = vec![self.all; self.stages.len()];
         let mut open = vec![self.target];
         while let Some(at) = open.pop() {
             if std::mem::replace(&mut needed[at], true) {
@@ -384,6 +401,7 @@ impl Plan {
         &mut self,
         images: &BTreeMap<WantedImage, ResolvedImage>,
         attributes: &Attributes,
+        linter: &mut Linter,
     ) -> Result<bool, Error> {
         for at in self.needed_stages() {
             let stage = &self.stages[at];
@@ -412,7 +430,7 @@ impl Plan {
                 ..
             } = &stage.base
             {
-                lint::base_image(&mut self.linter, stage, written, &settled);
+                lint::base_image(linter, stage, written, &settled);
             }
             if let Base::Image { found, .. } = &mut self.stages[at].base {
                 *found = Some(Box::new(settled));

@@ -11,6 +11,7 @@ use super::copy::inline_document;
 use super::image::{self, Layer, commit};
 use super::lower::{Lowering, wire_platform};
 use super::name::shown;
+use super::outline::Wanted;
 use super::plan::Step;
 use super::stage::{Frame, join, words};
 use crate::graph::builder::{Note, Operation, Output};
@@ -48,16 +49,24 @@ impl Frame {
                     .map(|expansion| expansion.text)
             };
             let mount = Mount::parse(text, expand).map_err(Problem::Mount)?;
+            let wanted = |mount: &Mount| Wanted {
+                required: mount.required,
+                lines: step.command.lines,
+            };
             match mount.kind {
                 MountKind::Secret => {
                     if let Some(name) = &mount.environment {
                         shown_environment.set(name, "****");
                     }
-                    let (file, variable) = secret(&mount);
+                    let id = secret_id(&mount);
+                    self.asked.secret(&id, wanted(&mount));
+                    let (file, variable) = secret(&mount, id);
                     bound.extend(file);
                     secrets.extend(variable);
                 }
                 MountKind::Ssh => {
+                    self.asked
+                        .agent(mount.id.as_deref().unwrap_or("default"), wanted(&mount));
                     bound.push(ssh(&mount, agents, &mut environment)?);
                     agents += 1;
                 }
@@ -316,19 +325,20 @@ fn owned_folder(mount: &Mount, from: Option<Output>) -> Operation {
     }
 }
 
-/// A secret as a file, as a variable, or as both.
-fn secret(mount: &Mount) -> (Option<Bound>, Option<pb::SecretEnv>) {
-    let base = |path: &str| {
-        path.trim_end_matches('/')
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
+fn base(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+/// What the client knows a secret as.
+fn secret_id(mount: &Mount) -> String {
     let named = Some(mount.source.clone())
         .filter(|source| !source.is_empty())
         .or_else(|| mount.id.clone());
-    let id = named.unwrap_or_else(|| base(&mount.target));
+    named.unwrap_or_else(|| base(&mount.target).to_owned())
+}
+
+/// A secret as a file, as a variable, or as both.
+fn secret(mount: &Mount, id: String) -> (Option<Bound>, Option<pb::SecretEnv>) {
     let target = match (mount.target.as_str(), &mount.environment) {
         ("", Some(_)) => None,
         ("", None) => Some(format!("/run/secrets/{}", base(&id))),

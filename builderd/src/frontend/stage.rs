@@ -2,9 +2,11 @@
 
 use binfmt::Platform;
 use bytes::Bytes;
+use dockerfile::Lines;
 use dockerfile::expand::{Environment, Expander};
 use dockerfile::ignore::clean;
 use dockerfile::instruction::{Arg, CommandLine, Instruction, Pair};
+use dockerfile::lint::description;
 use proto::pb;
 use registry::ImageConfig;
 use registry::image::Empty;
@@ -12,6 +14,7 @@ use registry::image::Empty;
 use super::image::{self, Layer, commit};
 use super::lower::Lowering;
 use super::name::{Prefix, shown};
+use super::outline::{Asked, Declared};
 use super::plan::{Stage, Step};
 use super::{Attributes, Problem, ports};
 use crate::graph::builder::{Note, Operation, Output};
@@ -32,8 +35,19 @@ pub(super) struct Frame {
     pub(super) args: Vec<(String, Option<String>)>,
     /// A WORKDIR of the file was applied; before that a relative one depends on the base image.
     pub(super) workdir_set: bool,
-    /// CMD was set in this stage, so that an ENTRYPOINT does not reset it.
-    cmd_set: bool,
+    /// Where this stage said what only its last instruction of the kind can say. A CMD that was set is not reset by an
+    /// ENTRYPOINT.
+    said: Said,
+    /// What this stage asks its client for.
+    pub(super) asked: Asked,
+}
+
+/// The latest instructions of kinds of which only the last one counts.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    cmd: Option<Lines>,
+    entrypoint: Option<Lines>,
+    healthcheck: Option<Lines>,
 }
 
 impl Frame {
@@ -49,14 +63,16 @@ impl Frame {
             ignore_cache: false,
             args: Vec::new(),
             workdir_set: false,
-            cmd_set: false,
+            said: Said::default(),
+            asked: Asked::default(),
         }
     }
 
     /// A stage that starts from this one.
     pub(super) fn child(mut self, prefix: Prefix) -> Self {
         self.prefix = prefix;
-        self.cmd_set = false;
+        self.said = Said::default();
+        self.asked = Asked::default();
         self.ignore_cache = false;
         self.image.config.on_build.clear();
         self
@@ -83,7 +99,7 @@ impl Frame {
         let expander = lowering.expander;
         match &step.command.instruction {
             Instruction::Add(add) => self.add(step, add, lowering)?,
-            Instruction::Arg(args) => self.declare(args, lowering)?,
+            Instruction::Arg(args) => self.declare(step, args, lowering)?,
             Instruction::Cmd(line) => {
                 let words = image::command(&self.image, line);
                 commit(
@@ -93,7 +109,7 @@ impl Frame {
                 );
                 self.image.config.cmd = words;
                 self.image.config.args_escaped = true;
-                self.cmd_set = true;
+                self.said.cmd = Some(step.command.lines);
             }
             Instruction::Copy(copy) => self.copy(step, copy, lowering)?,
             Instruction::Entrypoint(line) => {
@@ -104,9 +120,10 @@ impl Frame {
                     Layer::None,
                 );
                 self.image.config.entrypoint = words;
-                if !self.cmd_set {
+                if self.said.cmd.is_none() {
                     self.image.config.cmd.clear();
                 }
+                self.said.entrypoint = Some(step.command.lines);
             }
             Instruction::Env(pairs) => {
                 let pairs = self.expand_pairs(pairs, &expander)?;
@@ -125,6 +142,7 @@ impl Frame {
                     Layer::None,
                 );
                 self.image.config.healthcheck = Some(check);
+                self.said.healthcheck = Some(step.command.lines);
             }
             Instruction::Label(pairs) => {
                 let pairs = self.expand_pairs(pairs, &expander)?;
@@ -164,6 +182,16 @@ impl Frame {
         Ok(())
     }
 
+    /// The instruction of this stage that does not count any more once this one is applied.
+    pub(super) fn replaced_by(&self, instruction: &Instruction) -> Option<Lines> {
+        match instruction {
+            Instruction::Cmd(_) => self.said.cmd,
+            Instruction::Entrypoint(_) => self.said.entrypoint,
+            Instruction::Healthcheck(_) => self.said.healthcheck,
+            _ => None,
+        }
+    }
+
     pub(super) fn expand(&self, text: &str, expander: &Expander) -> Result<String, Problem> {
         expander
             .word(text, &self.environment)
@@ -185,14 +213,23 @@ impl Frame {
     }
 
     /// ARG: a build argument if one was given, else the default, else what the global scope says.
-    fn declare(&mut self, args: &[Arg], lowering: &Lowering<'_>) -> Result<(), Problem> {
+    fn declare(&mut self, step: &Step, args: &[Arg], lowering: &Lowering<'_>) -> Result<(), Problem> {
         let mut shown = Vec::new();
         for Arg { name, default } in args {
             let value = match (lowering.attributes.build_args.get(name), default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(self.expand(default, &lowering.expander)?),
-                (None, None) => lowering.plan.globals.get(name).map(str::to_owned),
+                (None, None) => lowering.plan.globals.scope.get(name).map(str::to_owned),
             };
+            let inherited =
+                value.is_some() && default.is_none() && !lowering.attributes.build_args.contains_key(name);
+            let declared = Declared {
+                value: value.clone().unwrap_or_default(),
+                description: description(&step.command.comments, name).to_owned(),
+                lines: step.command.lines,
+                ..Declared::default()
+            };
+            self.asked.arg(name, Some(declared).filter(|_| !inherited));
             match &value {
                 Some(value) => {
                     self.environment.set(name, value);

@@ -16,6 +16,8 @@ struct TestHost {
     images: BTreeMap<&'static str, serde_json::Value>,
     /// Names of the vertices that were asked for.
     asked: Mutex<Vec<String>>,
+    /// What the rules found.
+    warnings: Mutex<Vec<Finding>>,
 }
 
 fn base_config() -> serde_json::Value {
@@ -43,6 +45,7 @@ impl TestHost {
                 ("localhost:5000/trigger:latest", trigger),
             ]),
             asked: Mutex::default(),
+            warnings: Mutex::default(),
         }
     }
 
@@ -50,6 +53,12 @@ impl TestHost {
         self.files
             .insert(name.to_owned(), Bytes::copy_from_slice(text.as_bytes()));
         self
+    }
+
+    /// The findings that the client was told about.
+    fn warned(&self) -> Vec<String> {
+        let warnings = self.warnings.lock().unwrap();
+        warnings.iter().map(Finding::summary).collect()
     }
 
     fn asked(&self) -> Vec<String> {
@@ -101,6 +110,10 @@ impl Host for TestHost {
             digest,
             config: config.to_string().into(),
         })
+    }
+
+    fn warn(&self, finding: &Finding, _: &pb::SourceInfo) {
+        self.warnings.lock().unwrap().push(finding.clone());
     }
 }
 

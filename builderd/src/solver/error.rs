@@ -71,7 +71,7 @@ impl SolveError {
                 details
             }
             Self::Frontend(error) => {
-                let mut details: Vec<Detail> = error.detail().map(Detail::Source).into_iter().collect();
+                let mut details: Vec<Detail> = error.detail().into_iter().collect();
                 // What the frontend asked for may have failed as a vertex of its own.
                 let mut cause = error.source();
                 while let Some(error) = cause {
@@ -108,11 +108,7 @@ fn excerpt(range: &SourceRange) -> errdefs::Source {
         }
     };
     errdefs::Source {
-        info: errdefs::SourceInfo {
-            filename: range.info.filename.clone(),
-            data: range.info.data.clone(),
-            language: range.info.language.clone(),
-        },
+        info: range.info.as_ref().into(),
         ranges: range
             .ranges
             .iter()

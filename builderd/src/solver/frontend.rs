@@ -111,6 +111,7 @@ impl Job {
             .first()
             .map(|id| id.to_string())
             .unwrap_or_default();
+        let asked = request.attributes.get("requestid").cloned();
         let request = frontend::Request {
             attributes: request.attributes,
             inputs: request.inputs,
@@ -118,10 +119,14 @@ impl Job {
             build_platform: Platform::host(),
         };
         let host = JobHost(Arc::clone(self));
-        let build = frontend::build(&host, &request).await?;
-        for finding in &build.warnings {
-            self.progress().warn(warning(finding, &build.source));
+        if let Some(name) = asked {
+            return Ok(Outcome {
+                references: References::One(None),
+                metadata: frontend::answer(&host, &request, &name).await?,
+                sources: Vec::new(),
+            });
         }
+        let build = frontend::build(&host, &request).await?;
         let metadata = build.metadata();
         let mut references = BTreeMap::new();
         for target in &build.targets {
@@ -242,6 +247,10 @@ impl Host for JobHost {
 
     async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
         Ok(self.0.resolve_image(wanted).await?)
+    }
+
+    fn warn(&self, finding: &Finding, source: &pb::SourceInfo) {
+        self.0.progress().warn(warning(finding, source));
     }
 }
 

@@ -30,38 +30,49 @@ const INSTRUCTIONS: [&str; 18] = [
     "WORKDIR",
 ];
 
-pub(super) fn dockerfile(text: &str) -> Result<Dockerfile, ParseError> {
+pub(super) fn dockerfile(text: &str) -> Result<(Dockerfile, Option<ParseError>), ParseError> {
     let source = read(text)?;
-    let mut global_args = Vec::new();
-    let mut stages: Vec<Stage> = Vec::new();
+    let mut file = Dockerfile {
+        escape: source.escape,
+        check: source.check,
+        global_args: Vec::new(),
+        stages: Vec::new(),
+        empty_continuations: source.empty_continuations,
+    };
     for entry in source.entries {
         let lines = entry.lines;
-        let at = |problem| ParseError::new(lines, problem);
-        if entry.keyword.eq_ignore_ascii_case("from") {
-            stages.push(stage(entry).map_err(at)?);
-            continue;
+        if let Err(problem) = file.add(entry) {
+            return Ok((file, Some(ParseError::new(lines, problem))));
         }
-        let command = command(entry, source.escape).map_err(at)?;
-        match (stages.last_mut(), command.instruction) {
+    }
+    if file.stages.is_empty() {
+        let last = file.global_args.last().map_or(Lines::at(1), |arg| arg.lines);
+        return Ok((file, Some(ParseError::new(last, Problem::NoStages))));
+    }
+    Ok((file, None))
+}
+
+impl Dockerfile {
+    fn add(&mut self, entry: Entry) -> Result<(), Problem> {
+        if entry.keyword.eq_ignore_ascii_case("from") {
+            self.stages.push(stage(entry)?);
+            return Ok(());
+        }
+        let command = command(entry, self.escape)?;
+        match (self.stages.last_mut(), command.instruction) {
             (Some(stage), instruction) => stage.commands.push(Command {
                 instruction,
                 ..command
             }),
-            (None, Instruction::Arg(args)) => global_args.push(GlobalArg { args, lines }),
-            (None, _) => return Err(at(Problem::NoStageYet)),
+            (None, Instruction::Arg(args)) => self.global_args.push(GlobalArg {
+                args,
+                lines: command.lines,
+                comments: command.comments,
+            }),
+            (None, _) => return Err(Problem::NoStageYet),
         }
+        Ok(())
     }
-    if stages.is_empty() {
-        let last = global_args.last().map_or(Lines::at(1), |arg| arg.lines);
-        return Err(ParseError::new(last, Problem::NoStages));
-    }
-    Ok(Dockerfile {
-        escape: source.escape,
-        check: source.check,
-        global_args,
-        stages,
-        empty_continuations: source.empty_continuations,
-    })
 }
 
 pub(super) fn trigger(text: &str) -> Result<Command, ParseError> {

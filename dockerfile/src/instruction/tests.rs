@@ -39,7 +39,8 @@ fn stages_have_names_bases_and_platforms() {
         file.global_args,
         [GlobalArg {
             args,
-            lines: Lines::at(2)
+            lines: Lines::at(2),
+            comments: Vec::new(),
         }]
     );
     let builder = &file.stages[0];

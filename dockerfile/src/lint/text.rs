@@ -1,47 +1,71 @@
 //! Rules that need nothing but the text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Linter, Rule};
-use crate::instruction::{Command, Dockerfile, Instruction, Stage};
+use crate::instruction::{Arg, Command, Dockerfile, Instruction, Stage};
 use crate::parser::Lines;
 
 const RESERVED: [&str; 2] = ["context", "scratch"];
 
 impl Linter {
-    /// Reports what the text of a file shows.
-    pub fn check(&mut self, file: &Dockerfile) {
+    /// Reports what the text of a file shows. Of a file that could not be read to its end, only what can be said of an
+    /// instruction alone.
+    pub fn check(&mut self, file: &Dockerfile, complete: bool) {
         for empty in &file.empty_continuations {
             let message = "Empty continuation line".to_owned();
             self.report(Rule::NoEmptyContinuation, message, Lines::at(empty.line), &[]);
         }
-        self.stage_names(file);
-        self.casing(file);
+        for arg in &file.global_args {
+            self.described("ARG", &names(&arg.args), arg.lines, &arg.comments);
+        }
         for stage in &file.stages {
-            self.said_twice(stage);
+            self.from(stage);
             stage.commands.iter().for_each(|command| self.command(command));
         }
+        if complete {
+            self.stage_names(file);
+            self.casing(file);
+        }
+    }
+
+    fn from(&mut self, stage: &Stage) {
+        let (Some(name), words) = (&stage.name, words(&stage.code)) else {
+            return;
+        };
+        let at = (stage.lines, stage.comments.as_slice());
+        if let [from, .., keyword, written] = words.as_slice() {
+            if *written != written.to_lowercase() {
+                let message = format!("Stage name '{written}' should be lowercase");
+                self.report(Rule::StageNameCasing, message, at.0, at.1);
+            }
+            let same_case = |fold: fn(&str) -> String| fold(from) != *from || fold(keyword) == **keyword;
+            if is_consistent(from) && !(same_case(str::to_lowercase) && same_case(str::to_uppercase)) {
+                let message = format!("'{keyword}' and '{from}' keywords' casing do not match");
+                self.report(Rule::FromAsCasing, message, at.0, at.1);
+            }
+        }
+        self.described("FROM", &[name], at.0, at.1);
+    }
+
+    /// The last comment above a definition is taken for its description.
+    fn described(&mut self, keyword: &str, names: &[&str], lines: Lines, comments: &[String]) {
+        let (Some(comment), [first, ..]) = (comments.last(), names) else {
+            return;
+        };
+        if names.contains(&comment.split(' ').next().unwrap_or_default()) {
+            return;
+        }
+        let name = if names.len() == 1 { first } else { "<arg_key>" };
+        let message = format!("Comment for {keyword} should follow the format: `# {name} <description>`");
+        self.report(Rule::InvalidDefinitionDescription, message, lines, comments);
     }
 
     fn stage_names(&mut self, file: &Dockerfile) {
         let mut seen = BTreeSet::new();
         for stage in &file.stages {
-            let (Some(name), words) = (&stage.name, words(&stage.code)) else {
-                continue;
-            };
+            let Some(name) = &stage.name else { continue };
             let at = (stage.lines, stage.comments.as_slice());
-            if let [.., keyword, written] = words.as_slice() {
-                if *written != written.to_lowercase() {
-                    let message = format!("Stage name '{written}' should be lowercase");
-                    self.report(Rule::StageNameCasing, message, at.0, at.1);
-                }
-                let from = words[0];
-                let same_case = |fold: fn(&str) -> String| fold(from) != from || fold(keyword) == **keyword;
-                if is_consistent(from) && !(same_case(str::to_lowercase) && same_case(str::to_uppercase)) {
-                    let message = format!("'{keyword}' and '{from}' keywords' casing do not match");
-                    self.report(Rule::FromAsCasing, message, at.0, at.1);
-                }
-            }
             if RESERVED.contains(&name.as_str()) {
                 let message = format!("Stage name should not use the same name as reserved stage {name:?}");
                 self.report(Rule::ReservedStageName, message, at.0, at.1);
@@ -81,48 +105,25 @@ impl Linter {
         }
     }
 
-    /// Of these instructions only the last one counts; the earlier one is to blame.
-    fn said_twice(&mut self, stage: &Stage) {
-        let mut last: BTreeMap<&str, &Command> = BTreeMap::new();
-        for command in &stage.commands {
-            let name = match &command.instruction {
-                Instruction::Cmd(_) => "CMD",
-                Instruction::Entrypoint(_) => "ENTRYPOINT",
-                Instruction::Healthcheck(_) => "HEALTHCHECK",
-                _ => continue,
-            };
-            if let Some(earlier) = last.insert(name, command) {
-                let message = format!(
-                    "Multiple {} instructions should not be used in the same stage because only the last one will be used",
-                    keyword(&command.code)
-                );
+    fn command(&mut self, command: &Command) {
+        match &command.instruction {
+            Instruction::Maintainer(_) => {
+                let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
                 self.report(
-                    Rule::MultipleInstructionsDisallowed,
+                    Rule::MaintainerDeprecated,
                     message,
-                    earlier.lines,
+                    command.lines,
                     &command.comments,
                 );
             }
+            Instruction::Arg(args) => self.described("ARG", &names(args), command.lines, &command.comments),
+            _ => {}
         }
     }
+}
 
-    fn command(&mut self, command: &Command) {
-        let (rule, message) = match &command.instruction {
-            Instruction::Maintainer(_) => (
-                Rule::MaintainerDeprecated,
-                "Maintainer instruction is deprecated in favor of using label".to_owned(),
-            ),
-            Instruction::Env(pairs) | Instruction::Label(pairs) if pairs.iter().any(|pair| pair.old_form) => {
-                let word = keyword(&command.code);
-                let message = format!(
-                    "\"{word} key=value\" should be used instead of legacy \"{word} key value\" format"
-                );
-                (Rule::LegacyKeyValueFormat, message)
-            }
-            _ => return,
-        };
-        self.report(rule, message, command.lines, &command.comments);
-    }
+fn names(args: &[Arg]) -> Vec<&str> {
+    args.iter().map(|arg| arg.name.as_str()).collect()
 }
 
 fn words(code: &str) -> Vec<&str> {
@@ -146,7 +147,7 @@ mod tests {
     fn findings(text: &str) -> Vec<String> {
         let file = crate::parse(text).unwrap();
         let mut linter = Linter::new(Settings::parse(file.check.as_deref().unwrap_or_default()).unwrap());
-        linter.check(&file);
+        linter.check(&file, true);
         linter
             .findings()
             .iter()
@@ -189,30 +190,31 @@ mod tests {
                 ],
             ),
             (
-                "FROM a\nCMD x\nCMD y",
-                vec![
-                    "MultipleInstructionsDisallowed: Multiple CMD instructions should not be used in the same stage because only the last one will be used (line 2)",
-                ],
-            ),
-            (
                 "FROM a\nMAINTAINER x",
                 vec![
                     "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)",
                 ],
             ),
             (
-                "FROM a\nENV x y",
-                vec![
-                    "LegacyKeyValueFormat: \"ENV key=value\" should be used instead of legacy \"ENV key value\" format (line 2)",
-                ],
-            ),
-            (
                 "FROM a\nRUN x \\\n\n y",
                 vec!["NoEmptyContinuation: Empty continuation line (line 4)"],
             ),
-            ("# check=skip=all\nFROM a\nENV x y", vec![]),
-            ("# check=skip=LegacyKeyValueFormat\nFROM a\nENV x y", vec![]),
-            ("FROM a\n# check=skip=LegacyKeyValueFormat\nENV x y", vec![]),
+            ("# check=skip=all\nFROM a as b", vec![]),
+            ("# check=skip=FromAsCasing\nFROM a as b", vec![]),
+            ("FROM a\n# check=skip=MaintainerDeprecated\nMAINTAINER x", vec![]),
+            ("# b is described\nARG a\nFROM a", vec![]),
+            (
+                "# check=skip=all;experimental=all\n# b is described\nARG a\n# a is described\nARG a\nFROM a",
+                vec![
+                    "InvalidDefinitionDescription: Comment for ARG should follow the format: `# a <description>` (line 3)",
+                ],
+            ),
+            (
+                "FROM a\n# check=experimental=InvalidDefinitionDescription\nARG a b",
+                vec![
+                    "InvalidDefinitionDescription: Comment for ARG should follow the format: `# <arg_key> <description>` (line 3)",
+                ],
+            ),
         ] {
             assert_eq!(findings(text), expected, "{text}");
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::expand::ExpansionFailed;
 
 /// Lines of the Dockerfile, counted from 1, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lines {
     pub first: u32,
     pub last: u32,

@@ -186,7 +186,7 @@ impl Control for Daemon {
                     info: errdefs::SourceInfo {
                         filename: "Dockerfile".to_owned(),
                         data: Bytes::from("FROM x\n"),
-                        language: String::new(),
+                        ..errdefs::SourceInfo::default()
                     },
                     ranges: vec![errdefs::Range::default()],
                 };

@@ -7,7 +7,6 @@ use proto::errdefs::{self, Detail};
 use proto::rpc;
 use serde::Deserialize;
 
-use crate::error;
 use crate::history::library::{Found, HistoryError};
 
 /// The largest error that is read.
@@ -87,7 +86,7 @@ impl Failure {
             }
             match Detail::from_any(any) {
                 Some(Detail::Source(source)) => {
-                    self.sources.push_str(&error::excerpt(&source));
+                    self.sources.push_str(&source.excerpt());
                     self.sources.push('\n');
                 }
                 Some(Detail::Vertex(errdefs::Vertex { digest })) => {

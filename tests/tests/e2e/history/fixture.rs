@@ -353,6 +353,7 @@ fn failed(start: i64, blobs: &mut Blobs) -> BuildHistoryRecord {
             filename: "Dockerfile".to_owned(),
             data: b"FROM alpine\nRUN make check\n".to_vec().into(),
             language: "Dockerfile".to_owned(),
+            ..SourceInfo::default()
         },
         ranges: vec![Range {
             start: Position {
