@@ -1,5 +1,7 @@
 //! Manifests and tags of a repository.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
@@ -76,33 +78,43 @@ impl Client {
     /// Asks the registry itself: mirrors may lag behind, and this is how a push finds out what is there.
     pub async fn head_manifest(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
         let endpoint = self.transport.connections.origin(reference.repository())?;
+        match self.head_at(&endpoint, reference).await {
+            Ok(descriptor) => Ok(Some(descriptor)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resolves a reference to a descriptor through mirrors, like `manifest`, but without the body where possible: the
+    /// registry itself is asked only for what no mirror has.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Error> {
+        let endpoints = self
+            .transport
+            .connections
+            .pull_endpoints(reference.repository())?;
+        let head = |endpoint: Arc<Endpoint>| async move { self.head_at(&endpoint, reference).await };
+        match self.try_each(&endpoints, head).await {
+            Ok(descriptor) => Ok(descriptor),
+            Err(_) => Ok(self.manifest(reference).await?.descriptor()),
+        }
+    }
+
+    async fn head_at(&self, endpoint: &Endpoint, reference: &Reference) -> Result<Descriptor, Error> {
         let doing = format!("look up {reference}");
         let call = self
-            .manifest_call(&endpoint, Method::HEAD, reference, doing)
+            .manifest_call(endpoint, Method::HEAD, reference, doing)
             .await?;
-        let response = match self.transport.send(call).await {
-            Ok(response) => response,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let response = self.transport.send(call).await?;
         let size = response
             .headers()
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse().ok());
         if let (Some(digest), Some(size)) = (announced_digest(response.headers()), size) {
             let media_type = content_type(response.headers()).unwrap_or_default();
-            return Ok(Some(Descriptor::new(&media_type, digest, size)));
+            return Ok(Descriptor::new(&media_type, digest, size));
         }
         // Not every registry answers HEAD in full.
-        Ok(Some(self.manifest_from(&endpoint, reference).await?.descriptor()))
-    }
-
-    /// Resolves a reference to a descriptor through mirrors, like `manifest`, but without the body where possible.
-    pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Error> {
-        match self.head_manifest(reference).await {
-            Ok(Some(descriptor)) => Ok(descriptor),
-            Ok(None) | Err(_) => Ok(self.manifest(reference).await?.descriptor()),
-        }
+        Ok(self.manifest_from(endpoint, reference).await?.descriptor())
     }
 
     async fn manifest_call<'a>(

@@ -386,6 +386,7 @@ async fn mirrors_are_asked_in_order_before_the_registry() {
     origin.take_log();
 
     assert_eq!(client.manifest(&reference).await.unwrap(), manifest);
+    assert_eq!(client.resolve(&reference).await.unwrap().digest, manifest.digest);
     assert_eq!(read(&client, &repository, &layer).await.unwrap(), "layer");
     assert_eq!(origin.take_log(), Vec::<String>::new());
     let asked = first.take_log();
