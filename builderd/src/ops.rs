@@ -40,8 +40,13 @@ pub enum OpError {
     #[error(transparent)]
     File(#[from] file::FileOpError),
     /// What is to be copied cannot be read, which is found out before anything is copied.
-    #[error("failed to compute cache key")]
-    CacheKey(#[source] file::FileOpError),
+    #[error("failed to compute cache key: failed to calculate checksum of ref {snapshot}")]
+    CacheKey {
+        /// The files that are copied from, by their uppermost layer.
+        snapshot: String,
+        #[source]
+        source: file::FileOpError,
+    },
     #[error(transparent)]
     Local(#[from] LocalError),
     #[error(transparent)]

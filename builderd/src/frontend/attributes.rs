@@ -69,6 +69,16 @@ impl Attributes {
         let all = &request.attributes;
         let get = |key: &str| all.get(key).map(String::as_str).filter(|value| !value.is_empty());
         refuse_unsupported(request)?;
+        // Nothing can be read from these; other inputs may well be scratch.
+        let empty = |name: &&str| {
+            request
+                .inputs
+                .get(*name)
+                .is_some_and(|input| input.def.is_empty())
+        };
+        if let Some(name) = ["context", "dockerfile"].iter().find(|name| empty(name)) {
+            return Err(Problem::EmptyInput((*name).to_owned()).into());
+        }
         let platforms = platforms(get("platform"), &request.build_platform)?;
         let multi_platform = match get("build-arg:BUILDKIT_MULTI_PLATFORM").or_else(|| get("multi-platform"))
         {

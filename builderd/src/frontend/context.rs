@@ -58,6 +58,8 @@ pub(super) struct Contexts<'a> {
     filename: String,
     /// The context if it is no folder of the client: an input of the request, or what an address stands for.
     given: Option<pb::Definition>,
+    /// It is what an address stands for.
+    is_fetched: bool,
     /// The local that holds the Dockerfile.
     dockerfile_local: &'a str,
     /// `<Dockerfile>.dockerignore`, which goes before `.dockerignore`.
@@ -76,6 +78,7 @@ impl<'a> Contexts<'a> {
             request,
             filename: attributes.filename.clone(),
             given: request.inputs.get(CONTEXT).cloned(),
+            is_fetched: false,
             dockerfile_local,
             own_ignore_file: None,
             ignored: BTreeMap::new(),
@@ -129,6 +132,7 @@ impl<'a> Contexts<'a> {
             folder => builder.add(folder_of(context, folder)),
         };
         self.given = Some(builder.definition(Some(context), None));
+        self.is_fetched = true;
         Ok(())
     }
 
@@ -145,7 +149,9 @@ impl<'a> Contexts<'a> {
         paths.extend(lower.clone());
         let forced = self.request.attributes.contains_key("dockerfilekey");
         let inputs = &self.request.inputs;
-        let given = inputs.get(DOCKERFILE).or(self.given.as_ref()).filter(|_| !forced);
+        // A context at an address has its Dockerfile with it; one that is a result has not.
+        let fetched = self.given.as_ref().filter(|_| self.is_fetched);
+        let given = inputs.get(DOCKERFILE).or(fetched).filter(|_| !forced);
         let definition = given.cloned().unwrap_or_else(|| {
             let name = format!("[internal] load build definition from {name}");
             self.local(self.dockerfile_local, self.dockerfile_local, &name, &paths)
@@ -173,9 +179,9 @@ impl<'a> Contexts<'a> {
     }
 
     /// The patterns of the ignore file, which is asked for only if the context is used.
-    pub(super) async fn read_ignore_file<H: Host>(&self, host: &H) -> Result<Vec<String>, Error> {
+    pub(super) async fn read_ignore_file<H: Host>(&self, host: &H) -> Vec<String> {
         if self.given.is_some() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let data = match &self.own_ignore_file {
             Some(data) => data.clone(),
@@ -187,14 +193,13 @@ impl<'a> Contexts<'a> {
                     "[internal] load .dockerignore",
                     &paths,
                 );
-                let mut files = host
-                    .read_files(definition, paths)
-                    .await
-                    .map_err(Problem::ReadIgnoreFile)?;
-                files.remove(IGNORE_FILE).unwrap_or_default()
+                // A client may have no context at all; if one is needed, that comes out when it is read.
+                let files = host.read_files(definition, paths).await;
+                let file = files.ok().and_then(|mut files| files.remove(IGNORE_FILE));
+                file.unwrap_or_default()
             }
         };
-        Ok(read_ignore_file(&String::from_utf8_lossy(&data)))
+        read_ignore_file(&String::from_utf8_lossy(&data))
     }
 
     /// The build context as an output of `builder`: complete if it came with the request, else to be completed by

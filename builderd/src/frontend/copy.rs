@@ -10,10 +10,12 @@ use proto::pb;
 use super::Problem;
 use super::image::{Layer, commit};
 use super::lower::Lowering;
+use super::name::shown;
 use super::plan::Step;
 use super::remote::{self, GitOptions};
 use super::stage::{Frame, join, ownership};
 use crate::graph::builder::{Note, Operation, Output};
+use crate::graph::digest_of;
 
 /// A remote file whose address says nothing about its name.
 const UNNAMED: &str = "__unnamed__";
@@ -119,7 +121,9 @@ impl Frame {
             }
         }
         let note = self.note(step, lowering);
-        let base = if self.root.is_some() { 0 } else { -1 };
+        // A link does not see what is below it, so that it stays the same whatever that is.
+        let below = self.root.filter(|_| !files.link || chmod.is_some());
+        let base = if below.is_some() { 0 } else { -1 };
         let template = pb::FileActionCopy {
             dest: self.destination(&destination),
             owner: chown.as_deref().map(|chown| ownership(chown, base)),
@@ -131,7 +135,7 @@ impl Frame {
             ..pb::FileActionCopy::default()
         };
         let mut actions = Actions {
-            inputs: self.root.into_iter().collect(),
+            inputs: below.into_iter().collect(),
             copies: Vec::new(),
         };
         for (path, address) in sources.iter().zip(&addresses) {
@@ -180,9 +184,50 @@ impl Frame {
             );
         }
         history.push_str(&format!(" {destination} # buildkit"));
-        self.root = Some(lowering.builder.add(actions.operation(base, note)));
+        self.root = Some(match self.root.filter(|_| below.is_none()) {
+            Some(root) => self.linked(step, root, actions.operation(base, note), lowering),
+            None => lowering.builder.add(actions.operation(base, note)),
+        });
         commit(&mut self.image, history, Layer::Made);
         Ok(())
+    }
+
+    /// Lays what `copy` makes on its own over `root`. Displays show both as one step.
+    fn linked(
+        &mut self,
+        step: &Step,
+        root: Output,
+        mut copy: Operation,
+        lowering: &mut Lowering<'_>,
+    ) -> Output {
+        let id = digest_of(copy.note.name.as_bytes());
+        let group = |weak| {
+            Some(pb::ProgressGroup {
+                id: id.clone(),
+                name: copy.note.name.clone(),
+                weak,
+            })
+        };
+        let text = format!(
+            "LINK {}",
+            shown(&step.command.code, &lowering.expander, &self.environment)
+        );
+        let merge = Note {
+            name: self
+                .prefix
+                .again(&text, &self.platform, &self.environment, step.on_build),
+            group: group(false),
+            ..copy.note.clone()
+        };
+        copy.note.group = group(true);
+        let copied = lowering.builder.add(copy);
+        let inputs = (0..2).map(|input| pb::MergeInput { input }).collect();
+        lowering.builder.add(Operation {
+            kind: pb::op::Op::Merge(pb::MergeOp { inputs }),
+            inputs: vec![root, copied],
+            platform: None,
+            note: merge,
+        })
     }
 
     /// The destination as an absolute path; a slash at its end says that it is a folder, and stays.

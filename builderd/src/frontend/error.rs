@@ -48,6 +48,8 @@ pub enum Problem {
     },
     #[error("conflicting config: returning multiple target platforms is not allowed")]
     SeveralPlatforms,
+    #[error("invalid nil input definition to definition op: input {0} is empty")]
+    EmptyInput(String),
     #[error("unsupported request {0}")]
     UnknownRequest(String),
     #[error("unsupported frontend capability {0}")]
@@ -72,8 +74,6 @@ pub enum Problem {
     NotText(String),
     #[error("the Dockerfile cannot be empty")]
     EmptyDockerfile,
-    #[error("failed to read dockerignore patterns")]
-    ReadIgnoreFile(#[source] HostError),
     #[error("failed to parse dockerignore patterns: {0}")]
     IgnorePattern(PatternError),
     #[error("{0}")]
@@ -84,12 +84,13 @@ pub enum Problem {
     Mount(MountError),
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
-    #[error("empty platform value from expression {0}")]
-    BlankPlatform(String),
-    #[error("failed to parse platform {text}: {problem}")]
+    #[error("empty platform value from expression {text}{hint}")]
+    BlankPlatform { text: String, hint: String },
+    #[error("failed to parse platform {text}: {problem}: invalid argument{hint}")]
     StagePlatform {
         text: String,
         problem: ParsePlatformError,
+        hint: String,
     },
     #[error("failed to parse stage name {name:?}: {problem}")]
     StageName { name: String, problem: ReferenceError },

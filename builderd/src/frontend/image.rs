@@ -9,7 +9,8 @@ use registry::ImageConfig;
 use registry::image::{self, History};
 
 const COMMENT: &str = "buildkit.dockerfile.v0";
-pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const WINDOWS: &str = "windows";
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Whether an instruction makes a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,13 @@ pub(super) fn platform_of(platform: &Platform) -> registry::Platform {
 pub(super) fn scratch(platform: &Platform) -> ImageConfig {
     let mut image = ImageConfig::for_platform(&platform_of(platform));
     image.config.working_dir = "/".to_owned();
-    image.config.env = vec![format!("PATH={DEFAULT_PATH}")];
+    image.config.env.extend(default_path(platform.os()));
     image
+}
+
+/// Where programs are, for an image that does not say. Windows knows by itself.
+pub(super) fn default_path(os: &str) -> Option<String> {
+    (os != WINDOWS).then(|| format!("PATH={DEFAULT_PATH}"))
 }
 
 pub(super) fn commit(image: &mut ImageConfig, created_by: String, layer: Layer) {
@@ -59,7 +65,11 @@ pub(super) fn command(image: &ImageConfig, line: &CommandLine) -> Vec<String> {
 pub(super) fn in_shell(image: &ImageConfig, text: &str) -> Vec<String> {
     let mut words = image.config.shell.clone();
     if words.is_empty() {
-        words = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+        let shell: &[&str] = match image.os.as_str() {
+            WINDOWS => &["cmd", "/S", "/C"],
+            _ => &["/bin/sh", "-c"],
+        };
+        words.extend(shell.iter().map(|word| (*word).to_owned()));
     }
     words.push(text.to_owned());
     words

@@ -14,6 +14,18 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
+    /// Another name of the step that [`Prefix::next`] named last.
+    pub(super) fn again(
+        &mut self,
+        text: &str,
+        platform: &Platform,
+        environment: &Environment,
+        on_build: bool,
+    ) -> String {
+        self.done = self.done.saturating_sub(1);
+        self.next(text, platform, environment, on_build)
+    }
+
     /// The name of the next step.
     pub(super) fn next(
         &mut self,

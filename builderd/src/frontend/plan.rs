@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use binfmt::Platform;
 use bytes::Bytes;
 use dockerfile::address::Address;
-use dockerfile::expand::Expander;
+use dockerfile::expand::{Expander, Expansion};
 use dockerfile::instruction::{self, Command, Instruction, Mount};
 use dockerfile::lint::{Linter, description};
 use dockerfile::suggest::{Case, hint};
@@ -166,15 +166,29 @@ impl Plan {
             return Err(at(Problem::BlankBase(stage.base.clone())));
         }
         let written = stage.platform.clone().unwrap_or_default();
+        let platform_hint = |wanted: &Expansion| {
+            let hints = wanted
+                .missing
+                .iter()
+                .map(|name| hint(name, self.globals.scope.names(), Case::Sensitive));
+            hints
+                .into_iter()
+                .find(|hint| !hint.is_empty())
+                .unwrap_or_default()
+        };
         let platform = match wanted {
             None => self.platform.clone(),
-            Some(wanted) if wanted.text.is_empty() => return Err(at(Problem::BlankPlatform(written))),
+            Some(wanted) if wanted.text.is_empty() => {
+                let hint = platform_hint(&wanted);
+                return Err(at(Problem::BlankPlatform { text: written, hint }));
+            }
             Some(wanted) => {
                 let parsed: Result<Platform, _> = wanted.text.parse();
                 parsed.map_err(|problem| {
                     at(Problem::StagePlatform {
                         text: written,
                         problem,
+                        hint: platform_hint(&wanted),
                     })
                 })?
             }

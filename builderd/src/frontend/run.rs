@@ -104,6 +104,7 @@ impl Frame {
             command: Some(step.command.code.clone()),
             lines: Some((lines.first, lines.last)),
             ignore_cache: self.ignore_cache,
+            group: None,
         };
         let network = match run.network {
             Network::Default => lowering.attributes.network,

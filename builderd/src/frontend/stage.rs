@@ -83,7 +83,7 @@ impl Frame {
         self.ignore_cache = attributes.ignores_cache(stage.declared.as_deref());
         let config = &mut self.image.config;
         if !config.env.iter().any(|pair| pair.starts_with("PATH=")) {
-            config.env.push(format!("PATH={}", image::DEFAULT_PATH));
+            config.env.extend(image::default_path(self.platform.os()));
         }
         for pair in &config.env {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -119,7 +119,7 @@ impl<'a, H: Host> Work<'a, H> {
             .read_named_ignore_files(self.host, &folders.collect())
             .await?;
         let ignored = if plans.iter().any(Plan::uses_context) {
-            contexts.read_ignore_file(self.host).await?
+            contexts.read_ignore_file(self.host).await
         } else {
             Vec::new()
         };

@@ -30,6 +30,8 @@ pub struct Note {
     /// First and last line in the source text.
     pub lines: Option<(u32, u32)>,
     pub ignore_cache: bool,
+    /// Displays show it together with others of the same group.
+    pub group: Option<pb::ProgressGroup>,
 }
 
 /// An operation whose inputs are outputs of the same builder.
@@ -201,6 +203,7 @@ fn metadata(note: &Note) -> pb::OpMetadata {
     }
     pb::OpMetadata {
         ignore_cache: note.ignore_cache,
+        progress_group: note.group.clone(),
         description,
         ..pb::OpMetadata::default()
     }

@@ -310,12 +310,14 @@ impl Job {
 
     /// The second key of a file operation: by what it takes from its sources, so that other changes there do not matter.
     async fn content_key(&self, op: &pb::FileOp, inputs: &[Snapshot]) -> Result<Option<CacheKey>, OpError> {
+        let from = inputs.last().and_then(|snapshot| snapshot.layers().last());
+        let snapshot = from.map_or_else(|| "scratch".to_owned(), |layer| layer.as_str().to_owned());
         let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.store.clone());
         let pool = store.pool().clone();
         let content = pool
             .run(move || ops::file::content_key(&op, &inputs, &store))
             .await?;
-        content.map_err(OpError::CacheKey)
+        content.map_err(|source| OpError::CacheKey { snapshot, source })
     }
 
     /// Before the first step: a build for a platform that cannot run fails before it has run anything.

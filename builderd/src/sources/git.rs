@@ -82,7 +82,7 @@ pub enum GitError {
         messages: String,
         hint: &'static str,
     },
-    #[error("repository {remote} does not contain ref {reference}{hint}")]
+    #[error("repository does not contain ref {reference}, it is {remote}{hint}")]
     NoReference {
         remote: String,
         reference: String,

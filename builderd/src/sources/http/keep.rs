@@ -230,8 +230,37 @@ fn finish(draft: &LayerDraft, source: &HttpSource, known: &Known) -> Result<(), 
     overlay.finish()
 }
 
-/// A date in HTTP's format.
+/// A date in one of HTTP's formats: today's, or those that old servers still write.
 fn seconds(text: &str) -> Option<i64> {
-    let date = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
-    Some(date.timestamp().as_second()).filter(|seconds| *seconds >= 0)
+    let text = text.trim();
+    let today = || jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp());
+    let rfc850 = || {
+        let (_, date) = text.split_once(", ")?;
+        let date = date.strip_suffix("GMT").or_else(|| date.strip_suffix("UTC"))?;
+        utc("%d-%b-%y %H:%M:%S", date.trim_end())
+    };
+    let asctime = || utc("%a %b %e %H:%M:%S %Y", text);
+    let date = today().or_else(rfc850).or_else(asctime)?;
+    Some(date.as_second()).filter(|seconds| *seconds >= 0)
+}
+
+fn utc(format: &str, text: &str) -> Option<jiff::Timestamp> {
+    let date = jiff::civil::DateTime::strptime(format, text).ok()?;
+    Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates_of_old_servers_are_understood() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 UTC",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(super::seconds(text), Some(784_111_777), "{text}");
+        }
+        assert_eq!(super::seconds("yesterday"), None);
+    }
 }
