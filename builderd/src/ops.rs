@@ -5,6 +5,7 @@ pub mod exec;
 pub mod file;
 pub mod merge;
 
+use proto::pb;
 use registry::reference::ReferenceError;
 
 use crate::executor::step::StepError;
@@ -12,7 +13,7 @@ use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
 use crate::sources::image::{FetchError, ImageError};
 use crate::sources::local::LocalError;
-use crate::store::{LayerError, WorkLost};
+use crate::store::{LayerError, Snapshot, WorkLost};
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,8 @@ pub enum OpError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot copy the files that a cache mount starts from")]
+    CacheFiles(#[source] crate::store::view::ViewError),
     #[error("cannot make the cache mounted at {target}")]
     CacheMount {
         target: String,
@@ -129,4 +132,17 @@ impl From<HttpError> for OpError {
     fn from(error: HttpError) -> Self {
         Self::Http(Box::new(error))
     }
+}
+
+/// The inputs that are results; the others only had to come about.
+pub fn passthrough(op: &pb::PassthroughOp, inputs: &[Snapshot]) -> Result<Vec<Snapshot>, OpError> {
+    let pick = |index: &i64| {
+        let input = usize::try_from(*index).ok().and_then(|index| inputs.get(index));
+        input.cloned().ok_or(OpError::Input {
+            operation: "passthrough",
+            index: *index,
+            available: inputs.len(),
+        })
+    };
+    op.outputs.iter().map(pick).collect()
 }

@@ -7,7 +7,6 @@
 pub mod cache_key;
 mod error;
 mod export;
-mod flight;
 mod frontend;
 mod inputs;
 mod job;
@@ -34,7 +33,7 @@ use crate::executor::Executor;
 use crate::session::Group;
 use crate::sources::http::Downloader;
 use crate::sources::image::Images;
-use crate::store::Store;
+use crate::store::{Flights, Store};
 
 /// What all builds of a daemon share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,7 +47,7 @@ struct Inner {
     registries: registry::Client,
     downloader: Downloader,
     platforms: platforms::Platforms,
-    flights: flight::Flights,
+    flights: Flights,
     /// Turns for steps that run at the same time, over all builds.
     turns: Semaphore,
 }
@@ -65,7 +64,7 @@ impl Solver {
             registries: registry::Client::new(registries, Arc::new(registry::client::Anonymous)),
             downloader: Downloader::default(),
             platforms,
-            flights: flight::Flights::default(),
+            flights: Flights::default(),
             turns,
         }))
     }
@@ -93,7 +92,7 @@ impl Solver {
         &self.0.downloader
     }
 
-    fn flights(&self) -> &flight::Flights {
+    fn flights(&self) -> &Flights {
         &self.0.flights
     }
 

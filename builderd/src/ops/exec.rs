@@ -3,7 +3,7 @@
 //! Every mount of the operation that has an output gets a draft layer of its own; what the process leaves there
 //! becomes a layer on top of the mount's input. A step that fails or is cancelled leaves nothing.
 
-pub mod caches;
+mod caches;
 mod secrets;
 mod ssh;
 
@@ -23,6 +23,7 @@ use crate::executor::step::{
 use crate::progress::{LogStream, VertexProgress};
 use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
 
+pub use caches::Caches;
 pub use secrets::Secrets;
 pub use ssh::Agents;
 
@@ -31,6 +32,7 @@ pub use ssh::Agents;
 pub struct Lent {
     pub secrets: Secrets,
     pub agents: Agents,
+    pub caches: Caches,
 }
 
 /// What a step finds programs by when neither image nor Dockerfile say.
@@ -124,7 +126,8 @@ impl Plan {
         let mut mounts = Vec::new();
         let mut outputs = Vec::new();
         let mut agents = Vec::new();
-        for mount in &op.mounts {
+        for (number, mount) in op.mounts.iter().enumerate() {
+            let mount = &placed(mount, &meta.cwd);
             let is_root = mount.dest == "/";
             let input = usize::try_from(mount.input)
                 .ok()
@@ -175,13 +178,7 @@ impl Plan {
                     });
                 }
                 Ok(pb::MountType::Secret) => mounts.extend(lent.secrets.mount(mount)),
-                Ok(pb::MountType::Cache) => {
-                    let (mount, draft) =
-                        caches::mount(mount, &input, store, |snapshot| lowers(store, snapshot))?;
-                    mounts.push(mount);
-                    // Nothing of it is a result; the draft has to live as long as the step.
-                    outputs.push((-1, input, draft));
-                }
+                Ok(pb::MountType::Cache) => mounts.push(lent.caches.mount(number, mount, store)?),
                 Ok(pb::MountType::Ssh) => {
                     if let Some((mount, socket)) = lent.agents.mount(mount, store)? {
                         mounts.push(mount);
@@ -231,6 +228,15 @@ impl Plan {
     }
 }
 
+/// A mount whose place is absolute: in the operation it may be below the working folder.
+fn placed(mount: &pb::Mount, cwd: &str) -> pb::Mount {
+    let mut mount = mount.clone();
+    if !mount.dest.starts_with('/') {
+        mount.dest = format!("/{}/{}", cwd.trim_matches('/'), mount.dest);
+    }
+    mount
+}
+
 /// The network that the operation asks for.
 pub fn network(op: &pb::ExecOp) -> Result<NetworkMode, OpError> {
     match pb::NetMode::try_from(op.network) {
@@ -238,7 +244,7 @@ pub fn network(op: &pb::ExecOp) -> Result<NetworkMode, OpError> {
         Ok(pb::NetMode::Host) => Ok(NetworkMode::Host),
         Ok(pb::NetMode::None) => Ok(NetworkMode::None),
         Err(_) => Err(OpError::Unsupported(format!(
-            "network mode {} is not known",
+            "invalid network mode: {}",
             op.network
         ))),
     }
@@ -250,7 +256,7 @@ pub fn security(op: &pb::ExecOp) -> Result<SecurityMode, OpError> {
         Ok(pb::SecurityMode::Sandbox) => Ok(SecurityMode::Sandbox),
         Ok(pb::SecurityMode::Insecure) => Ok(SecurityMode::Insecure),
         Err(_) => Err(OpError::Unsupported(format!(
-            "security mode {} is not known",
+            "invalid security mode {}",
             op.security
         ))),
     }

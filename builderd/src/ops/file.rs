@@ -45,7 +45,11 @@ impl std::error::Error for FileOpError {
 impl FileOpError {
     /// Whether a path that the operation names does not exist.
     pub fn is_not_found(&self) -> bool {
-        matches!(&self.problem, Problem::View(view) if view.is_not_found())
+        match &self.problem {
+            Problem::View(view) => view.is_not_found(),
+            Problem::Absent(_) => true,
+            _ => false,
+        }
     }
 
     fn in_action(action: usize) -> impl FnOnce(Problem) -> Self {
@@ -69,6 +73,9 @@ impl From<Problem> for FileOpError {
 enum Problem {
     #[error(transparent)]
     View(#[from] ViewError),
+    /// BuildKit's text where what is copied is looked for only by the copy itself.
+    #[error("lstat {}: no such file or directory", .0.display())]
+    Absent(PathBuf),
     #[error(transparent)]
     Layer(#[from] LayerError),
     #[error(transparent)]
@@ -242,7 +249,10 @@ impl Run<'_> {
         match action.action.as_ref().ok_or(Problem::UnknownAction)? {
             Action::Copy(copy) => {
                 let source = self.view(action.secondary_input)?;
-                copy::run(copy, &source, overlay, owner)?;
+                copy::run(copy, &source, overlay, owner).map_err(|problem| match problem {
+                    Problem::View(ViewError::NotFound { path }) => Problem::Absent(path),
+                    other => other,
+                })?;
             }
             Action::Mkfile(mkfile) => make::file(mkfile, overlay, owner)?,
             Action::Mkdir(mkdir) => make::folder(mkdir, overlay, owner)?,

@@ -15,7 +15,7 @@ use crate::executor::step;
 use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
 use crate::ops::OpError;
-use crate::ops::exec::{Agents, Lent, Secrets};
+use crate::ops::exec::{Agents, Caches, Lent, Secrets};
 use crate::progress::VertexProgress;
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::http::{self, HttpError, HttpSource, Loaded};
@@ -273,12 +273,33 @@ impl Job {
         Ok(Agents::new(found))
     }
 
-    /// Asks the clients for what a step may use while it runs.
-    pub(super) async fn lent(&self, op: &pb::ExecOp) -> Result<Lent, OpError> {
+    /// What a step may use while it runs: of the clients, and of earlier builds.
+    pub(super) async fn lent(
+        &self,
+        op: &pb::ExecOp,
+        inputs: &[Snapshot],
+        fresh: bool,
+    ) -> Result<Lent, OpError> {
         Ok(Lent {
             secrets: self.secrets(op).await?,
             agents: self.agents(op).await?,
+            caches: self.caches(op, inputs, fresh).await?,
         })
+    }
+
+    /// The caches of a step. A build that uses no cache begins those anew, once.
+    async fn caches(&self, op: &pb::ExecOp, inputs: &[Snapshot], fresh: bool) -> Result<Caches, OpError> {
+        let caches = Caches::take(op, inputs, self.solver().flights()).await;
+        for key in caches.keys().filter(|key| fresh && self.renew_cache(key)) {
+            self.store()
+                .forget_cache(key)
+                .map_err(|source| OpError::CacheMount {
+                    target: "of a step without cache".to_owned(),
+                    source,
+                })?;
+        }
+        caches.fill(op, inputs, self.store()).await?;
+        Ok(caches)
     }
 
     /// Brings the files of all inputs here.

@@ -1,6 +1,6 @@
 //! One build: its graph, what of it is done, and everything that ends with it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binfmt::Platform;
@@ -45,6 +45,8 @@ pub struct Job {
     cancel: CancellationToken,
     sandboxes: Sandboxes,
     images: Images,
+    /// The caches of steps that this build began anew, because it shall use none.
+    renewed_caches: Mutex<HashSet<CacheKey>>,
     /// The platforms that were proved to run for this build.
     proved: AsyncMutex<BTreeSet<Platform>>,
 }
@@ -76,6 +78,7 @@ impl Job {
             references: Mutex::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
+            renewed_caches: Mutex::default(),
             proved: AsyncMutex::default(),
         })
     }
@@ -125,6 +128,11 @@ impl Job {
 
     pub(super) fn references(&self) -> MutexGuard<'_, HashMap<Arc<str>, Reference>> {
         lock(&self.references)
+    }
+
+    /// Whether nobody has said so of this cache yet.
+    pub(super) fn renew_cache(&self, key: &CacheKey) -> bool {
+        lock(&self.renewed_caches).insert(*key)
     }
 
     pub(super) fn finished(&self, digest: &str) -> Option<Outputs> {
@@ -232,12 +240,8 @@ impl Job {
                 self.check_entitlements(op)?;
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
-                let lent = self.lent(op).await?;
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
-                let mut _caches = Vec::new();
-                for cache in ops::exec::caches::exclusive(op, inputs) {
-                    _caches.push(self.solver.flights().lock(cache).await);
-                }
+                let lent = self.lent(op, inputs, fresh).await?;
                 let _turn = self.solver.step_turn().await;
                 progress.start();
                 // Dropping this future — a sibling failed, the client went away — must end the process too.
@@ -290,9 +294,10 @@ impl Job {
             Some(pb::op::Op::Build(_)) => Err(OpError::Unsupported(
                 "build operations are not supported yet".into(),
             )),
-            Some(pb::op::Op::Passthrough(_)) => Err(OpError::Unsupported(
-                "passthrough operations are not supported yet".into(),
-            )),
+            Some(pb::op::Op::Passthrough(op)) => Ok(Done {
+                outputs: ops::passthrough(op, inputs)?,
+                cached: false,
+            }),
             Some(pb::op::Op::Source(_)) | None => {
                 Err(OpError::Unsupported("an operation without a kind".into()))
             }

@@ -42,6 +42,7 @@ pub(super) fn mount_over(
     // overlayfs refuses to be pointless: one folder to read alone, or none under the one to write.
     match (&files.writable, &layers[..]) {
         (None, [only]) => return bind(refer(only)?.as_fd(), refer(target)?.as_fd(), true),
+        (None, []) => return bind(refer(spare)?.as_fd(), refer(target)?.as_fd(), true),
         (_, []) => layers.push(spare),
         _ => {}
     }

@@ -20,8 +20,24 @@ use super::{attributes, copy_contents};
 /// The one attribute besides owner and mode whose change makes a file another one, as in image exports.
 const CAPABILITIES: &str = "security.capability";
 
-/// Writes the difference into the empty folder `into`.
+/// Writes the difference into the empty folder `into`, which becomes an immutable layer: files may be shared with others.
 pub fn write_difference(lower: &View, upper: &View, into: &Path) -> Result<(), ViewError> {
+    write(lower, upper, into, Sharing::Allowed)
+}
+
+/// Copies a view into the empty folder `into`, to be changed there.
+pub fn write_copy(view: &View, into: &Path) -> Result<(), ViewError> {
+    write(&View::open(&[])?, view, into, Sharing::Forbidden)
+}
+
+/// Whether a file may be a further name of one in an immutable layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Allowed,
+    Forbidden,
+}
+
+fn write(lower: &View, upper: &View, into: &Path, sharing: Sharing) -> Result<(), ViewError> {
     let overlay = Overlay::new(&View::open(&[])?, into)?;
     let root = overlay.folder(Path::new("/"))?;
     stamp_folder(&root, upper.root())?;
@@ -34,6 +50,7 @@ pub fn write_difference(lower: &View, upper: &View, into: &Path) -> Result<(), V
         lower,
         upper,
         overlay: &overlay,
+        sharing,
         links: HashMap::new(),
         pending: Vec::new(),
     };
@@ -98,6 +115,7 @@ struct Difference<'a> {
     lower: &'a View,
     upper: &'a View,
     overlay: &'a Overlay,
+    sharing: Sharing,
     /// Files with several names that the layer has already, by where they come from.
     links: HashMap<(usize, (u64, u64)), PathBuf>,
     /// A list and no recursion: how deep folders are nested is up to their makers.
@@ -211,7 +229,7 @@ impl Difference<'_> {
         }
         match metadata.kind {
             Kind::Regular => {
-                if folder.adopt(name, entry)? {
+                if self.sharing == Sharing::Allowed && folder.adopt(name, entry)? {
                     return Ok(());
                 }
                 let mut to = folder.create_file(name)?;
@@ -364,6 +382,16 @@ mod tests {
         assert!(!hides_folders(&made).unwrap());
         assert_eq!(names(&made.join("dir")), ["-a", "keep", "sub"]);
         assert_eq!(names(&made.join("dir/sub")), ["-b", "c"]);
+    }
+
+    #[test]
+    fn a_copy_shares_nothing() {
+        let layers = Layers::new();
+        let top = layers.layer("top", &[("dir/file", "1")]);
+        let copy = layers.layer("copy", &[]);
+        write_copy(&View::open(std::slice::from_ref(&top)).unwrap(), &copy).unwrap();
+        fs::write(copy.join("dir/file"), "2").unwrap();
+        assert_eq!(fs::read_to_string(top.join("dir/file")).unwrap(), "1");
     }
 
     #[test]
