@@ -6,10 +6,13 @@
 
 mod archive;
 mod assemble;
+mod attestations;
 mod attributes;
 mod build_info;
 mod files;
 mod history;
+pub mod package_url;
+mod provenance;
 mod push;
 
 use std::collections::BTreeMap;
@@ -19,14 +22,19 @@ use bytes::Bytes;
 use proto::chain;
 use registry::{Descriptor, Platform};
 
+pub use attestations::{
+    Attestation, AttestationContent, AttestationError, AttestationSubject, INLINE_ONLY, REASON, SBOM_CORE,
+    has_sbom,
+};
 pub use attributes::ImageOptions;
 pub use build_info::BuildInfo;
 pub use files::TreeError;
+pub use provenance::{Provenance, Slsa};
 
 use crate::progress::{Progress, VertexProgress};
 use crate::session::{Group, SessionError};
 use crate::sources::image::{FetchError, Images};
-use crate::store::{LayerBlobError, LayerId, Snapshot, WorkLost};
+use crate::store::{BlobError, LayerBlobError, LayerId, Snapshot, WorkLost};
 
 /// One result of a build: a file system for a platform, and how to run it.
 #[derive(Clone, Debug)]
@@ -41,6 +49,7 @@ pub struct Target {
     pub base_config: Option<Vec<u8>>,
     /// `source.date.epoch` of this result, in seconds.
     pub epoch: Option<i64>,
+    pub attestations: Vec<Attestation>,
 }
 
 /// What a build comes to, all snapshots being there.
@@ -103,6 +112,14 @@ pub enum ExportError {
     NoName,
     #[error("can't push tagged ref {name} by digest")]
     TaggedByDigest { name: String },
+    #[error(
+        "cannot export attestations with oci-mediatypes=false: leave it out, or build with --provenance=false"
+    )]
+    AttestationDialect,
+    #[error(transparent)]
+    Attestation(#[from] AttestationError),
+    #[error("cannot keep an attestation")]
+    Blob(#[source] BlobError),
     #[error("docker exporter does not currently support exporting manifest lists")]
     DockerIndex,
     #[error("cannot export multiple platforms without multi-platform enabled")]

@@ -4,6 +4,7 @@
 //! inputs, so a lookup needs no file data and an unchanged build is answered from the records alone. Equal work in
 //! flight is shared between builds by a lock per key. One loop per evaluation (`schedule`) owns the vertex states.
 
+mod attest;
 pub mod cache_key;
 mod error;
 mod export;
@@ -13,20 +14,24 @@ mod job;
 mod outcome;
 pub mod platforms;
 mod policy;
+mod provenance;
+mod sbom;
 mod schedule;
 mod source_meta;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use binfmt::Emulators;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+pub use attest::{AttestError, AttestRequest};
 pub use error::{Failure, SolveError};
 pub use export::{ExportRequest, Exports};
 pub use frontend::BuildRequest;
 pub use job::{Entitlements, Job};
-pub use outcome::{Outcome, Reference, References};
+pub use outcome::{Attested, Outcome, Reference, References};
 pub use policy::PolicyError;
+pub use provenance::{Asked, Environment, ImageMaterial, Notes, Scope};
 pub(crate) use source_meta::{SourceMetaError, wanted_image};
 
 use crate::executor::Executor;
@@ -48,6 +53,8 @@ struct Inner {
     downloader: Downloader,
     platforms: platforms::Platforms,
     flights: Flights,
+    producers: provenance::Producers,
+    environment: OnceLock<Environment>,
     /// Turns for steps that run at the same time, over all builds.
     turns: Semaphore,
 }
@@ -65,6 +72,8 @@ impl Solver {
             downloader: Downloader::default(),
             platforms,
             flights: Flights::default(),
+            producers: provenance::Producers::default(),
+            environment: OnceLock::new(),
             turns,
         }))
     }
@@ -86,6 +95,19 @@ impl Solver {
 
     pub fn platforms(&self) -> &platforms::Platforms {
         &self.0.platforms
+    }
+
+    /// Sets what the provenance of every build tells besides. Once, before the first build.
+    pub fn set_environment(&self, environment: Environment) {
+        self.0.environment.set(environment).ok();
+    }
+
+    fn environment(&self) -> &Environment {
+        self.0.environment.get_or_init(Environment::default)
+    }
+
+    fn producers(&self) -> &provenance::Producers {
+        &self.0.producers
     }
 
     fn downloader(&self) -> &Downloader {

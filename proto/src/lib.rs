@@ -7,6 +7,7 @@ mod causes;
 mod excerpt;
 pub mod frames;
 pub mod headers;
+mod json;
 pub mod transfer;
 pub mod tunnel;
 

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::gateway::result::Result as Form;
+use proto::gateway::{AttestationKind, InTotoSubjectKind};
 use proto::{control, gateway, pb};
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::{capabilities, status};
-use crate::exporters::BuildInfo;
+use crate::exporters::{AttestationSubject, BuildInfo};
 use crate::progress::Progress;
-use crate::solver::{BuildRequest, Job, Outcome, Reference, References};
+use crate::solver::{Attested, BuildRequest, Job, Outcome, Reference, References};
 
 type Verdict = Result<Outcome, Status>;
 
@@ -139,10 +140,11 @@ impl Build {
 
     /// The outcome that a message of the client stands for.
     fn redeem(&self, result: gateway::Result) -> Result<Outcome, Status> {
-        if !result.attestations.is_empty() {
-            return Err(Status::unimplemented(
-                "attestations made by the client are not supported",
-            ));
+        let mut attestations = BTreeMap::new();
+        for (platform, list) in result.attestations {
+            let list = list.attestation.into_iter();
+            let list = list.map(|attestation| self.attested(attestation));
+            attestations.insert(platform, list.collect::<Result<_, Status>>()?);
         }
         let platforms = |ids: BTreeMap<String, String>| {
             let found = ids.into_iter().map(|(platform, id)| match self.find(&id)? {
@@ -174,6 +176,48 @@ impl Build {
             references,
             metadata,
             sources: Vec::new(),
+            attestations,
+        })
+    }
+
+    fn attested(&self, attestation: gateway::Attestation) -> Result<Attested, Status> {
+        let reference = attestation
+            .r#ref
+            .map(|reference| reference.id)
+            .unwrap_or_default();
+        let bundle = match AttestationKind::try_from(attestation.kind) {
+            Ok(AttestationKind::InToto) => false,
+            Ok(AttestationKind::Bundle) => true,
+            Err(_) => {
+                return Err(Status::invalid_argument(format!(
+                    "unknown kind {} of an attestation",
+                    attestation.kind
+                )));
+            }
+        };
+        let subject = |subject: gateway::InTotoSubject| match InTotoSubjectKind::try_from(subject.kind) {
+            Ok(InTotoSubjectKind::Self_) => Ok(AttestationSubject::Itself { name: subject.name }),
+            Ok(InTotoSubjectKind::Raw) => Ok(AttestationSubject::Raw {
+                name: subject.name,
+                digests: subject.digest,
+            }),
+            Err(_) => Err(Status::invalid_argument(format!(
+                "unknown kind {} of an attestation's subject",
+                subject.kind
+            ))),
+        };
+        let metadata = attestation.metadata.into_iter();
+        Ok(Attested {
+            bundle,
+            reference: self.find(&reference)?,
+            path: attestation.path,
+            predicate_type: attestation.in_toto_predicate_type,
+            subjects: attestation
+                .in_toto_subjects
+                .into_iter()
+                .map(subject)
+                .collect::<Result<_, Status>>()?,
+            metadata: metadata.map(|(key, value)| (key, value.into())).collect(),
         })
     }
 

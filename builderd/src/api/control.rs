@@ -22,7 +22,7 @@ use super::history::Made;
 use super::{Daemon, disk, export, status, workers};
 use crate::config::Entitlement;
 use crate::session::SessionStream;
-use crate::solver::{BuildRequest, Entitlements, Job, Outcome, References};
+use crate::solver::{Asked, BuildRequest, Entitlements, Job, Outcome, References};
 use crate::version;
 
 /// How long a reader of progress waits for its build to appear.
@@ -52,6 +52,12 @@ impl Control for Service {
             .filter(|id| !id.is_empty())
             .map(|id| sessions.only(id));
         let job = Job::new(daemon.solver.clone(), sessions, policy, granted);
+        let asked = Asked {
+            frontend: request.frontend.clone(),
+            attributes: request.frontend_attrs.clone(),
+            ..Asked::default()
+        };
+        job.notes().begin(asked, request.compatibility_version);
         let build = Arc::new(Build::new(&request, job));
         let _upkeep = WakesUpkeep(daemon);
         // Dropped with this future when the client gives the call up.
@@ -190,11 +196,7 @@ fn run<'a>(build: &'a Arc<Build>, request: &'a SolveRequest) -> BoxFuture<'a, Re
             References::One(_) => None,
             References::Platforms(references) => Some(references.keys().cloned().collect()),
         };
-        Ok(Made {
-            exports,
-            info: build.info(),
-            platforms,
-        })
+        Ok(Made { exports, platforms })
     })
 }
 
@@ -253,6 +255,7 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(), Status> {
         ));
     }
     granted(daemon, &request.entitlements)?;
+    export::attest(request)?;
     Ok(())
 }
 

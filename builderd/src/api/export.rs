@@ -10,7 +10,7 @@ use super::build::Build;
 use super::status;
 use crate::progress::{LogStream, Progress};
 use crate::session::method;
-use crate::solver::{ExportRequest, Exports, Outcome};
+use crate::solver::{AttestRequest, ExportRequest, Exports, Outcome};
 
 /// Builds an outcome and exports it.
 pub(super) async fn run(
@@ -29,7 +29,10 @@ pub(super) async fn run(
             ));
         }
     }
-    let exported = job.export(outcome, &exporters(request), build.info()).await;
+    let attest = attest(request)?;
+    let exported = job
+        .export(outcome, &exporters(request), build.info(), &attest)
+        .await;
     let mut exports = exported.map_err(|error| status::of_solve(&error))?;
     for (key, value) in &outcome.metadata {
         if let (true, Ok(value)) = (key.starts_with("frontend."), std::str::from_utf8(value)) {
@@ -37,6 +40,12 @@ pub(super) async fn run(
         }
     }
     Ok(exports)
+}
+
+/// What the client wants attested.
+pub(super) fn attest(request: &SolveRequest) -> Result<AttestRequest, Status> {
+    AttestRequest::parse(&request.frontend_attrs)
+        .map_err(|error| Status::invalid_argument(proto::chain(&error)))
 }
 
 /// What the client asks for, in its order; the old form counts only when the new one is empty.

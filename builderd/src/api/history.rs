@@ -6,7 +6,6 @@
 
 mod filter;
 mod log;
-mod provenance;
 mod write;
 
 use std::collections::{BTreeMap, HashSet};

@@ -28,11 +28,9 @@ pub(super) async fn config(
         request.log_name,
     )
     .map_err(|error| refused(&error))?;
-    let image = build
-        .job()
-        .resolve_image(wanted)
-        .await
-        .map_err(|error| status::of_failure(&error))?;
+    let looked_up = build.job().looked_up(wanted).await;
+    let (image, material) = looked_up.map_err(|error| status::of_failure(&error))?;
+    build.job().notes().scope().looked_up(material);
     Ok(ResolveImageConfigResponse {
         digest: image.digest.to_string(),
         config: image.config,
@@ -44,7 +42,10 @@ pub(super) async fn source_meta(
     build: &Arc<Build>,
     request: ResolveSourceMetaRequest,
 ) -> Result<ResolveSourceMetaResponse, Status> {
-    let resolved = build.job().source_meta(request).await;
+    let resolved = build
+        .job()
+        .source_meta(build.job().notes().scope(), request)
+        .await;
     resolved.map_err(|error| refused(&error))
 }
 

@@ -60,7 +60,7 @@ pub(super) fn files(
 ) -> Result<BTreeMap<String, Content>, ExportError> {
     let mut files = BTreeMap::new();
     let document = |raw: &RawManifest| (path(&raw.digest), Content::Bytes(raw.bytes.clone()));
-    for image in &assembled.images {
+    for image in assembled.all() {
         files.extend([document(&image.manifest)]);
         files.insert(
             path(&image.config_descriptor.digest),

@@ -9,11 +9,12 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use registry::image::ImageConfig;
 use registry::manifest::{Annotations, RawManifest};
 use registry::media_type::Dialect;
-use registry::{Descriptor, Digest, Index, Manifest};
+use registry::{Descriptor, Digest, Index, Manifest, Platform};
 
+use super::attestations::{self, Artifact, Attestation, Statement};
 use super::attributes::{ImageOptions, Place};
 use super::history::{self, LayerFacts};
-use super::{Context, ExportError, Response, Results, Target, build_info};
+use super::{Context, ExportError, Response, Results, Target, build_info, package_url};
 use crate::progress::VertexProgress;
 use crate::store::{Compression, LayerBlob, LayerBlobError, LayerId, RemoteBlob};
 
@@ -43,6 +44,8 @@ pub(super) struct Layer {
 #[derive(Clone, Debug)]
 pub(super) struct Assembled {
     pub images: Vec<AssembledImage>,
+    /// Manifests of attestations, which stand in the index after the images.
+    pub attestations: Vec<AssembledImage>,
     pub index: Option<RawManifest>,
     /// Describes the index, or the one manifest.
     root: Descriptor,
@@ -63,8 +66,13 @@ impl Assembled {
         &self.root
     }
 
+    /// Everything with a manifest of its own.
+    pub fn all(&self) -> impl Iterator<Item = &AssembledImage> {
+        self.images.iter().chain(&self.attestations)
+    }
+
     pub fn documents(&self) -> Vec<Bytes> {
-        let images = self.images.iter();
+        let images = self.all();
         let of_images = images.flat_map(|image| [image.manifest.bytes.clone(), image.config.clone()]);
         let index = self.index.iter().map(|index| index.bytes.clone());
         index.chain(of_images).collect()
@@ -133,9 +141,10 @@ pub(super) async fn assemble(
         }
         images.push(image);
     }
-    let (index, root) = match results.multi_platform {
+    let (attestations, statements) = attested(&images, results, options, context, vertex).await?;
+    let (index, root) = match results.multi_platform || !attestations.is_empty() {
         true => {
-            let index = index(&images, results, options)?;
+            let index = index(&images, statements, results, options)?;
             announce(vertex, "exporting manifest list", &index.digest);
             let mut root = index.descriptor();
             root.annotations = Some(options.annotations(Place::IndexDescriptor, None));
@@ -152,6 +161,7 @@ pub(super) async fn assemble(
     };
     Ok(Assembled {
         images,
+        attestations,
         index,
         root,
         build_infos,
@@ -215,7 +225,7 @@ fn image(
         target: target.id.clone(),
         source,
     };
-    let mut config = match &target.config {
+    let mut config = match options.config.as_ref().or(target.config.as_ref()) {
         Some(bytes) => ImageConfig::parse(bytes).map_err(config_failed)?,
         None => ImageConfig::for_platform(&target.platform),
     };
@@ -296,8 +306,112 @@ fn layer(blob: LayerBlob, dialect: Dialect) -> Layer {
     }
 }
 
+/// The manifests of attestations and their entries in the index.
+async fn attested(
+    images: &[AssembledImage],
+    results: &Results,
+    options: &ImageOptions,
+    context: &Context<'_>,
+    vertex: &VertexProgress,
+) -> Result<(Vec<AssembledImage>, Vec<Descriptor>), ExportError> {
+    let (mut manifests, mut entries) = (Vec::new(), Vec::new());
+    let enough = |attestations: &[Attestation]| match options.inline_attestations || results.multi_platform {
+        true => !attestations.is_empty(),
+        false => !attestations::without_inline(attestations).is_empty(),
+    };
+    if !results.targets.iter().any(|target| enough(&target.attestations)) {
+        return Ok((manifests, entries));
+    }
+    if options.dialect == Dialect::Docker {
+        return Err(ExportError::AttestationDialect);
+    }
+    for (image, target) in images.iter().zip(&results.targets) {
+        if target.attestations.is_empty() {
+            continue;
+        }
+        let unbundled = attestations::unbundled(target.attestations.clone(), context).await?;
+        let subjects: Vec<Artifact> = options
+            .names
+            .iter()
+            .map(|name| Artifact {
+                name: package_url::of_image("docker", &name.to_string(), Some(&target.platform), None),
+                digest: image.manifest.digest.clone(),
+            })
+            .collect();
+        let compression = options.compression;
+        let statements = attestations::statements(&unbundled, &subjects, compression, context).await?;
+        let manifest = attestation_manifest(&image.manifest, statements, options, context).await?;
+        announce(
+            vertex,
+            "exporting attestation manifest",
+            &manifest.manifest.digest,
+        );
+        let unknown = Platform::new("unknown", "unknown", "");
+        let mut entry = manifest.manifest.descriptor().with_platform(unknown);
+        entry.set_annotation("vnd.docker.reference.digest", image.manifest.digest.to_string());
+        entry.set_annotation("vnd.docker.reference.type", "attestation-manifest");
+        entries.push(entry);
+        manifests.push(manifest);
+    }
+    Ok((manifests, entries))
+}
+
+async fn attestation_manifest(
+    subject: &RawManifest,
+    statements: Vec<Statement>,
+    options: &ImageOptions,
+    context: &Context<'_>,
+) -> Result<AssembledImage, ExportError> {
+    let mut layers = Vec::new();
+    let mut diff_ids = Vec::new();
+    for statement in statements {
+        let mut descriptor = Descriptor::of("application/vnd.in-toto+json", &statement.json);
+        descriptor.set_annotation("in-toto.io/predicate-type", statement.predicate_type);
+        diff_ids.push(descriptor.digest.clone());
+        let blobs = context.images.store().blobs();
+        let keep = move || blobs.keep(&statement.json).map(drop);
+        let kept = context.images.store().pool().run(keep).await?;
+        kept.map_err(ExportError::Blob)?;
+        layers.push(Layer {
+            descriptor,
+            remote: None,
+        });
+    }
+    let (config, config_descriptor) = match options.oci_artifact {
+        true => {
+            let config = Bytes::from_static(b"{}");
+            let mut descriptor = Descriptor::of("application/vnd.oci.empty.v1+json", &config);
+            descriptor.data = Some("e30=".to_owned());
+            (config, descriptor)
+        }
+        false => {
+            let mut config = ImageConfig::for_platform(&Platform::new("unknown", "unknown", ""));
+            config.rootfs.diff_ids = diff_ids;
+            let config: Bytes = config.to_stored_bytes().map_err(ExportError::Write)?.into();
+            let descriptor = Descriptor::of(options.dialect.config(), &config);
+            (config, descriptor)
+        }
+    };
+    let mut manifest = Manifest::new(
+        options.dialect.manifest(),
+        config_descriptor.clone(),
+        layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+    );
+    if options.oci_artifact {
+        manifest.artifact_type = Some("application/vnd.docker.attestation.manifest.v1+json".to_owned());
+        manifest.subject = Some(subject.descriptor());
+    }
+    Ok(AssembledImage {
+        manifest: RawManifest::from_manifest(&manifest).map_err(ExportError::Write)?,
+        config,
+        config_descriptor,
+        layers,
+    })
+}
+
 fn index(
     images: &[AssembledImage],
+    attestations: Vec<Descriptor>,
     results: &Results,
     options: &ImageOptions,
 ) -> Result<RawManifest, ExportError> {
@@ -307,6 +421,7 @@ fn index(
         entry.annotations = present(options.annotations(Place::ManifestDescriptor, Some(&target.platform)));
         entries.push(entry);
     }
+    entries.extend(attestations);
     let mut index = Index::new(options.dialect.index(), entries);
     index.annotations = present(options.annotations(Place::Index, None));
     RawManifest::from_index(&index).map_err(ExportError::Write)

@@ -38,6 +38,12 @@ pub struct ImageOptions {
     /// Seconds since 1970.
     pub epoch: Option<i64>,
     pub annotations: Vec<Annotation>,
+    /// Attestations are artifacts of their own that refer to the image, not images with a config.
+    pub oci_artifact: bool,
+    /// Attestations that are for images alone make an index even for one platform.
+    pub inline_attestations: bool,
+    /// Replaces the config that the frontend made.
+    pub config: Option<Vec<u8>>,
 }
 
 impl ImageOptions {
@@ -61,6 +67,9 @@ impl ImageOptions {
             compression: Compression::default(),
             epoch: None,
             annotations: Vec::new(),
+            oci_artifact: kind != "docker",
+            inline_attestations: false,
+            config: None,
         };
         let mut names = "";
         for (key, value) in attributes {
@@ -79,6 +88,9 @@ impl ImageOptions {
                 "compression" => options.compression.kind = compression(key, value)?,
                 "compression-level" => options.compression.level = Some(number(key, value)?),
                 "force-compression" => options.compression.force = flag(key, value)?,
+                "oci-artifact" => options.oci_artifact = flag(key, value)?,
+                "attestation-inline" => options.inline_attestations = flag(key, value)?,
+                "containerimage.config" => options.config = Some(value.clone().into_bytes()),
                 "source-date-epoch" if value.is_empty() => {}
                 "source-date-epoch" => options.epoch = Some(number(key, value)?),
                 "tar" if !flag(key, value)? => {

@@ -7,18 +7,22 @@ mod tarball;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 
+use registry::digest::{Algorithm, Hasher};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use self::tarball::Tarball;
 pub use self::walk::TreeError;
 
-use self::walk::Tree;
+use self::walk::{Extra, Tree};
+use super::attestations::{self, Artifact, AttestationError};
 use super::attributes::{flag, number};
-use super::{Context, ExportError, Response, Results};
+use super::{Context, ExportError, Response, Results, Target};
 use crate::progress::VertexProgress;
-use crate::store::Pool;
+use crate::store::view::Kind;
+use crate::store::{Compression, Pool};
 
 /// Pieces of a tar that wait for the connection.
 const IN_FLIGHT: usize = 4;
@@ -26,6 +30,8 @@ const IN_FLIGHT: usize = 4;
 struct Options {
     split: bool,
     epoch: Option<i64>,
+    /// Before the names of attestations.
+    prefix: String,
 }
 
 impl Options {
@@ -33,17 +39,20 @@ impl Options {
         let mut options = Self {
             split: results.multi_platform,
             epoch: results.targets.iter().find_map(|target| target.epoch),
+            prefix: String::new(),
         };
         for (key, value) in attributes {
             match key.as_str() {
                 "platform-split" => options.split = flag(key, value)?,
                 "source-date-epoch" if value.is_empty() => {}
                 "source-date-epoch" => options.epoch = Some(number(key, value)?),
-                "mode" if value != "copy" => {
-                    return Err(ExportError::Unsupported {
+                "attestation-prefix" => options.prefix.clone_from(value),
+                // The client alone knows what else is in its folder, and removes it.
+                "mode" if !["", "copy", "delete"].contains(&value.as_str()) => {
+                    return Err(ExportError::Attribute {
                         key: key.clone(),
                         value: value.clone(),
-                        way_out: "files are only ever added to the folder; empty it before the build",
+                        expected: "copy or delete",
                     });
                 }
                 _ => {}
@@ -72,10 +81,13 @@ async fn trees(
             .collect();
         let prefix = options.split.then(|| target.id.replace('/', "_"));
         let epoch = options.epoch;
-        let tree = store
+        let mut tree = store
             .pool()
             .run(move || Tree::open(&folders, prefix, epoch))
             .await??;
+        let several = results.multi_platform && !options.split;
+        let platform = several.then(|| target.id.replace('/', "_"));
+        tree.add(attested(&tree, target, options, platform.as_deref(), context).await?);
         trees.push(tree);
     }
     trees.sort_by(|a: &Tree, b| a.prefix().cmp(&b.prefix()));
@@ -89,6 +101,73 @@ async fn trees(
             .await??;
     }
     Ok(trees)
+}
+
+/// The attestations about a result's files, as files beside them.
+async fn attested(
+    tree: &Tree,
+    target: &Target,
+    options: &Options,
+    platform: Option<&str>,
+    context: &Context<'_>,
+) -> Result<BTreeMap<String, Extra>, ExportError> {
+    let attestations = attestations::without_inline(&target.attestations);
+    let unbundled = attestations::unbundled(attestations, context).await?;
+    if unbundled.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let pool = context.images.store().pool();
+    let tree = tree.clone();
+    let artifacts = pool.run(move || artifacts(tree)).await??;
+    let compression = Compression::default();
+    let statements = attestations::statements(&unbundled, &artifacts, compression, context).await?;
+    let names = attestations::file_names(&statements, &options.prefix, platform)?;
+    let mut extras = BTreeMap::new();
+    for (name, statement) in names.into_iter().zip(statements) {
+        let blobs = context.images.store().blobs();
+        let size = statement.json.len() as u64;
+        let keep = move || {
+            let digest = blobs.keep(&statement.json)?;
+            Ok(blobs.path(&digest))
+        };
+        let disk = pool.run(keep).await?.map_err(ExportError::Blob)?;
+        extras.insert(name, Extra { disk, size });
+    }
+    Ok(extras)
+}
+
+/// All files of a result with their digests.
+fn artifacts(tree: Tree) -> Result<Vec<Artifact>, ExportError> {
+    let prefix = tree
+        .prefix()
+        .map(|prefix| format!("{prefix}/"))
+        .unwrap_or_default();
+    let mut artifacts = Vec::new();
+    for found in tree {
+        let found = found?;
+        if found.metadata.kind != Kind::Regular {
+            continue;
+        }
+        let failed = |source| AttestationError::Io {
+            path: found.path.clone(),
+            source,
+        };
+        let mut file = std::fs::File::open(&found.disk).map_err(failed)?;
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = file.read(&mut buffer).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(buffer.get(..read).unwrap_or_default());
+        }
+        artifacts.push(Artifact {
+            name: found.path.strip_prefix(&prefix).unwrap_or(&found.path).to_owned(),
+            digest: hasher.finish(),
+        });
+    }
+    Ok(artifacts)
 }
 
 fn check_collisions(trees: Vec<Tree>) -> Result<(), ExportError> {

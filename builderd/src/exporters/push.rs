@@ -99,7 +99,7 @@ async fn is_current(client: &Client, name: &Reference, root: &RawManifest) -> Re
 /// Every blob once: platforms often share them.
 fn blobs(assembled: &Assembled, client: &Client, store: &Store) -> Vec<Blob> {
     let mut blobs: BTreeMap<Digest, Blob> = BTreeMap::new();
-    for image in &assembled.images {
+    for image in assembled.all() {
         for layer in &image.layers {
             blobs
                 .entry(layer.descriptor.digest.clone())
@@ -169,7 +169,7 @@ async fn push_manifests(
     vertex: &VertexProgress,
 ) -> Result<(), ExportError> {
     if assembled.index.is_some() {
-        for image in &assembled.images {
+        for image in assembled.all() {
             let reference = repository.with_digest(image.manifest.digest.clone());
             client
                 .put_manifest(&reference, &image.manifest)

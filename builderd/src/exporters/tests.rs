@@ -101,6 +101,7 @@ impl World {
             config: Some(config.to_bytes().unwrap()),
             base_config: None,
             epoch: None,
+            attestations: Vec::new(),
         }
     }
 

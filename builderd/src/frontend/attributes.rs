@@ -165,9 +165,6 @@ fn refuse_unsupported(request: &Request) -> Result<(), Error> {
                 return Err(Problem::UnknownCapability(unknown.to_owned()).into());
             }
         }
-        if key.starts_with("attest:sbom") {
-            return unsupported("an SBOM attestation".to_owned(), "; build with --sbom=false");
-        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use proto::chain;
 use proto::errdefs::{self, Detail};
 use proto::pb;
 
+use super::attest::AttestError;
 use crate::exporters::ExportError;
 use crate::frontend;
 use crate::graph::{LoadError, SourceRange};
@@ -33,6 +34,8 @@ pub enum SolveError {
     Frontend(Arc<frontend::Error>),
     #[error("{}", chain(_0.as_ref()))]
     Export(Arc<ExportError>),
+    #[error("{}", chain(_0.as_ref()))]
+    Attest(Arc<AttestError>),
     #[error("{0}")]
     Request(String),
     /// Nobody wants the result any more.
@@ -82,7 +85,9 @@ impl SolveError {
                 }
                 details
             }
-            Self::Load(_) | Self::Export(_) | Self::Request(_) | Self::Canceled => Vec::new(),
+            Self::Load(_) | Self::Export(_) | Self::Attest(_) | Self::Request(_) | Self::Canceled => {
+                Vec::new()
+            }
         }
     }
 }

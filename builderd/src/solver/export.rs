@@ -7,10 +7,12 @@ use bytes::Bytes;
 use registry::Descriptor;
 use serde::Deserialize;
 
+use super::attest::{AttestRequest, Told};
 use super::outcome::{Outcome, Reference, References};
+use super::provenance::Options;
 use super::{Job, SolveError, inputs};
-use crate::exporters::{self, BuildInfo, Context, Response, Results, Target};
-use crate::store::Snapshot;
+use crate::exporters::{self, BuildInfo, Context, Response, Results, Target, has_sbom};
+use crate::store::{Compression, Snapshot};
 
 /// Where a result is to go.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ pub struct Exports {
     pub roots: BTreeMap<usize, Descriptor>,
     /// Indexes, manifests and configs.
     pub documents: Vec<Bytes>,
+    /// What each result was made from, by the names of platforms.
+    pub provenance: BTreeMap<String, Bytes>,
 }
 
 /// The metadata `refs.platforms`.
@@ -54,14 +58,49 @@ impl Job {
         outcome: &Outcome,
         requests: &[ExportRequest],
         build_info: Option<BuildInfo>,
+        attest: &AttestRequest,
     ) -> Result<Exports, SolveError> {
         let references: Vec<&Reference> = outcome.references.iter().collect();
         let snapshots = self.evaluate_all(references.iter().copied()).await?;
         let mut exports = Exports::default();
-        if requests.is_empty() {
-            return Ok(exports);
+        let mut results = results(outcome, snapshots, build_info)?;
+        for target in &mut results.targets {
+            if let Some(attested) = outcome.attestations.get(&target.id) {
+                target.attestations = self.handed_in(attested).await?;
+            }
         }
-        let results = results(outcome, snapshots, build_info)?;
+        let platforms: Vec<(String, registry::Platform)> = results
+            .targets
+            .iter()
+            .map(|target| (target.id.clone(), target.platform.clone()))
+            .collect();
+        let told: Vec<Told<'_>> = platforms
+            .iter()
+            .map(|(id, platform)| Told {
+                id,
+                platform,
+                reference: outcome.references.find(id),
+            })
+            .collect();
+        let failed = |error| SolveError::Attest(Arc::new(error));
+        if let Some(sbom) = &attest.sbom
+            && !results
+                .targets
+                .iter()
+                .any(|target| has_sbom(&target.attestations))
+        {
+            let listed = self.sboms(sbom, &told).await?;
+            for (target, sbom) in results.targets.iter_mut().zip(listed) {
+                target.attestations.extend(sbom);
+            }
+        }
+        if let Some(wanted) = &attest.provenance {
+            let made = self.provenance(&wanted.options, &told, outcome).map_err(failed)?;
+            for (target, provenance) in results.targets.iter_mut().zip(made) {
+                let attestation = provenance.map(|provenance| wanted.attestation(provenance));
+                target.attestations.extend(attestation);
+            }
+        }
         for (number, request) in requests.iter().enumerate() {
             let context = Context {
                 images: self.images(),
@@ -78,6 +117,22 @@ impl Job {
             exports.response.extend(exported.response);
             exports.roots.extend(exported.root.map(|root| (number, root)));
             exports.documents.extend(exported.documents);
+        }
+        let made = self
+            .provenance(&Options::default(), &told, outcome)
+            .map_err(failed)?;
+        let context = Context {
+            images: self.images(),
+            sessions: self.sessions(),
+            progress: self.progress(),
+            number: 0,
+        };
+        for ((id, _), provenance) in platforms.iter().zip(made) {
+            let Some(provenance) = provenance else { continue };
+            let bytes = provenance
+                .to_json(&context, Compression::default())
+                .map_err(|error| SolveError::Export(Arc::new(exporters::ExportError::Write(error))))?;
+            exports.provenance.insert(id.clone(), bytes.into());
         }
         Ok(exports)
     }
@@ -108,6 +163,7 @@ fn results(
             config: value("containerimage.config"),
             base_config: value("containerimage.base.config"),
             epoch,
+            attestations: Vec::new(),
         }
     };
     let targets = match &outcome.references {

@@ -11,6 +11,7 @@ use proto::control::VertexWarning;
 use proto::pb;
 
 use super::outcome::{Outcome, Reference, References};
+use super::provenance::Scope;
 use super::{Job, SolveError};
 use crate::frontend::{self, Host, HostError, ResolvedImage, WantedImage};
 use crate::graph::digest_of;
@@ -36,26 +37,38 @@ pub struct BuildRequest {
 impl Job {
     /// Finds out what a request comes to; without `evaluate` no step runs yet.
     pub async fn solve(self: &Arc<Self>, request: BuildRequest) -> Result<Outcome, SolveError> {
+        let scope = Arc::clone(self.notes().scope());
+        self.solve_within(&scope, request).await
+    }
+
+    /// The same, asked for by somebody within the build.
+    pub async fn solve_within(
+        self: &Arc<Self>,
+        scope: &Arc<Scope>,
+        request: BuildRequest,
+    ) -> Result<Outcome, SolveError> {
         let evaluate = request.evaluate;
         let outcome = match (request.frontend.as_str(), &request.definition) {
             ("", None) => Outcome {
                 references: References::One(None),
                 metadata: BTreeMap::new(),
                 sources: Vec::new(),
+                attestations: BTreeMap::new(),
             },
             ("", Some(definition)) => Outcome {
-                references: References::One(self.refer(definition)?),
+                references: References::One(self.refer(definition, scope)?),
                 metadata: BTreeMap::new(),
                 sources: Vec::new(),
+                attestations: BTreeMap::new(),
             },
             (_, Some(_)) => {
                 return Err(SolveError::Request(
                     "a request has either a frontend or a definition".to_owned(),
                 ));
             }
-            ("dockerfile.v0", None) => self.dockerfile(request).await?,
+            ("dockerfile.v0", None) => self.dockerfile(request, scope).await?,
             ("gateway.v0", None) if is_built_in(request.attributes.get("source")) => {
-                self.dockerfile(request).await?
+                self.dockerfile(request, scope).await?
             }
             ("gateway.v0", None) => {
                 let source = request.attributes.get("source").cloned().unwrap_or_default();
@@ -92,19 +105,31 @@ impl Job {
         self.references().get(id).cloned()
     }
 
-    fn refer(&self, definition: &pb::Definition) -> Result<Option<Reference>, SolveError> {
+    fn refer(
+        &self,
+        definition: &pb::Definition,
+        scope: &Arc<Scope>,
+    ) -> Result<Option<Reference>, SolveError> {
         let edge = self.load(definition)?;
         let id: Arc<str> = format!("trimaran::{:032x}", rand::random::<u128>()).into();
         let reference = Reference {
             id: Arc::clone(&id),
             definition: Arc::new(definition.clone()),
+            scope: Arc::clone(scope),
             edge,
         };
+        scope.solved(Arc::clone(&id), Arc::clone(&reference.definition));
+        self.note_producer(&reference);
         self.references().insert(id, reference.clone());
         Ok(Some(reference))
     }
 
-    async fn dockerfile(self: &Arc<Self>, request: BuildRequest) -> Result<Outcome, SolveError> {
+    async fn dockerfile(
+        self: &Arc<Self>,
+        request: BuildRequest,
+        scope: &Arc<Scope>,
+    ) -> Result<Outcome, SolveError> {
+        let scope = scope.child(self.asked(&request));
         let session = self
             .sessions()
             .ids()
@@ -118,19 +143,23 @@ impl Job {
             session,
             build_platform: Platform::host(),
         };
-        let host = JobHost(Arc::clone(self));
+        let host = JobHost {
+            job: Arc::clone(self),
+            scope: Arc::clone(&scope),
+        };
         if let Some(name) = asked {
             return Ok(Outcome {
                 references: References::One(None),
                 metadata: frontend::answer(&host, &request, &name).await?,
                 sources: Vec::new(),
+                attestations: BTreeMap::new(),
             });
         }
         let build = frontend::build(&host, &request).await?;
         let metadata = build.metadata();
         let mut references = BTreeMap::new();
         for target in &build.targets {
-            if let Some(reference) = self.refer(&target.definition)? {
+            if let Some(reference) = self.refer(&target.definition, &scope)? {
                 references.insert(target.platform.to_string(), reference);
             }
         }
@@ -143,6 +172,7 @@ impl Job {
             references,
             metadata,
             sources: build.sources,
+            attestations: BTreeMap::new(),
         })
     }
 }
@@ -184,17 +214,22 @@ fn is_built_in(source: Option<&String>) -> bool {
 }
 
 /// The daemon's side of a frontend.
-struct JobHost(Arc<Job>);
+struct JobHost {
+    job: Arc<Job>,
+    scope: Arc<Scope>,
+}
 
 impl JobHost {
     /// What a definition comes to, with its files here; nothing for scratch.
     async fn snapshot(&self, definition: &pb::Definition) -> Result<Option<Snapshot>, HostError> {
-        let Some(edge) = self.0.load(definition)? else {
+        let Some(edge) = self.job.load(definition)? else {
             return Ok(None);
         };
-        let snapshots = self.0.evaluate(&[edge]).await?;
+        // What is read is no part of the result, but says how it is made.
+        self.scope.solved("".into(), Arc::new(definition.clone()));
+        let snapshots = self.job.evaluate(&[edge]).await?;
         let snapshot = snapshots.into_iter().next().unwrap_or_default();
-        self.0.fetch_files(&snapshot).await?;
+        self.job.fetch_files(&snapshot).await?;
         Ok(Some(snapshot))
     }
 }
@@ -208,7 +243,7 @@ impl Host for JobHost {
         let Some(snapshot) = self.snapshot(&definition).await? else {
             return Ok(BTreeMap::new());
         };
-        let store = self.0.store().clone();
+        let store = self.job.store().clone();
         let pool = store.pool().clone();
         pool.run(move || {
             let view = view_of(&snapshot, &store)?;
@@ -234,7 +269,7 @@ impl Host for JobHost {
         length: u64,
     ) -> Result<Bytes, HostError> {
         let snapshot = self.snapshot(&definition).await?.unwrap_or_default();
-        let store = self.0.store().clone();
+        let store = self.job.store().clone();
         let pool = store.pool().clone();
         pool.run(move || {
             let mut start = Vec::new();
@@ -246,11 +281,15 @@ impl Host for JobHost {
     }
 
     async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
-        Ok(self.0.resolve_image(wanted).await?)
+        let looked_up = self.job.looked_up(wanted);
+        Ok(looked_up.await.map(|(image, material)| {
+            self.scope.looked_up(material);
+            image
+        })?)
     }
 
     fn warn(&self, finding: &Finding, source: &pb::SourceInfo) {
-        self.0.progress().warn(warning(finding, source));
+        self.job.progress().warn(warning(finding, source));
     }
 }
 

@@ -11,6 +11,7 @@ use registry::digest::{Algorithm, Digest};
 use super::Job;
 use super::job::Done;
 use super::platforms;
+use super::provenance::{ImageMaterial, Material};
 use crate::executor::step;
 use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
@@ -61,9 +62,13 @@ impl Job {
     ) -> Result<Done, OpError> {
         let permitted = self.permitted(source, vertex.op.platform.as_ref()).await;
         let source = &permitted.map_err(|error| OpError::Policy(proto::chain(&error)))?;
+        let note = |material| self.notes().material(&vertex.digest, material);
         let snapshot = match source.identifier.split_once("://") {
             Some((LOCAL, _)) => {
                 let source = LocalSource::parse(source)?;
+                note(Material::Local {
+                    name: source.files.name.clone(),
+                });
                 // Builds that share a session take the same folder one after the other: the second finds what the first
                 // was sent, and asks for nothing but the rest.
                 let _turn = self.solver().flights().lock(self.transfer_key(&source)).await;
@@ -78,13 +83,23 @@ impl Job {
                     .await?;
                 status.complete();
                 check_attributes(source, &image)?;
+                note(Material::Image(ImageMaterial {
+                    reference: reference.to_owned(),
+                    platform: Some(to_registry(&platform)),
+                    digest: image.digest.clone(),
+                    local: false,
+                }));
                 image.snapshot.clone()
             }
-            Some((GIT, _)) => return self.repository(source, progress).await,
+            Some((GIT, _)) => return self.repository(source, vertex, progress).await,
             Some((HTTP | HTTPS, _)) => {
                 let request = self.download(source, progress)?;
                 let _flight = self.solver().flights().lock(request.flight()).await;
                 let loaded = request.load().await?;
+                note(Material::Http {
+                    url: source.identifier.clone(),
+                    digest: loaded.digest.clone(),
+                });
                 return Ok(Done {
                     outputs: vec![loaded.snapshot],
                     cached: loaded.cached,
@@ -104,7 +119,12 @@ impl Job {
     }
 
     /// The files of a commit, which are known by its name once they were fetched.
-    async fn repository(&self, source: &pb::SourceOp, progress: &VertexProgress) -> Result<Done, OpError> {
+    async fn repository(
+        &self,
+        source: &pb::SourceOp,
+        vertex: &Vertex,
+        progress: &VertexProgress,
+    ) -> Result<Done, OpError> {
         let source = GitSource::parse(source)?;
         let store = self.store();
         let request = git::Request::open(
@@ -116,6 +136,13 @@ impl Job {
         )
         .await?;
         let resolved = request.resolve().await?;
+        self.notes().material(
+            &vertex.digest,
+            Material::Git {
+                url: request.source().address(),
+                commit: resolved.commit.clone().unwrap_or_else(|| resolved.object.clone()),
+            },
+        );
         let key = request.source().cache_key(&resolved);
         let _flight = self.solver().flights().lock(key).await;
         if let Some(hit) = store.lookup(&key) {
@@ -331,6 +358,22 @@ impl Job {
             Err(error) => progress.fail(&proto::chain(error)),
         }
         fetched
+    }
+
+    /// Looks up an image; with what provenance says of it.
+    pub(crate) async fn looked_up(
+        &self,
+        wanted: WantedImage,
+    ) -> Result<(ResolvedImage, ImageMaterial), ImageError> {
+        let platform = to_registry(&wanted.platform);
+        let image = self.resolve_image(wanted).await?;
+        let material = ImageMaterial {
+            reference: image.reference.to_string(),
+            platform: Some(platform),
+            digest: image.digest.clone(),
+            local: false,
+        };
+        Ok((image, material))
     }
 
     /// Looks up an image and its config, in a vertex of its own.

@@ -9,6 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::Reference;
+use super::provenance::Notes;
 use super::schedule::{self, Outputs};
 use super::{Failure, SolveError, Solver, cache_key, platforms};
 use crate::executor::Sandboxes;
@@ -41,6 +42,7 @@ pub struct Job {
     finished: Mutex<HashMap<String, Outputs>>,
     /// What clients were told about, by id.
     references: Mutex<HashMap<Arc<str>, Reference>>,
+    notes: Notes,
     progress: Progress,
     cancel: CancellationToken,
     sandboxes: Sandboxes,
@@ -76,6 +78,7 @@ impl Job {
             graph: Mutex::default(),
             finished: Mutex::default(),
             references: Mutex::default(),
+            notes: Notes::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
             renewed_caches: Mutex::default(),
@@ -106,6 +109,11 @@ impl Job {
 
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// What provenance will tell.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     pub fn cancellation(&self) -> &CancellationToken {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use proto::pb;
 
+use super::provenance::Scope;
+use crate::exporters::AttestationSubject;
 use crate::frontend::PinnedSource;
 use crate::graph::Edge;
 
@@ -15,8 +17,22 @@ pub struct Reference {
     pub id: Arc<str>,
     /// The definition that leads to it; a client may hand it to another build as an input.
     pub definition: Arc<pb::Definition>,
+    /// Whose request made it.
+    pub(super) scope: Arc<Scope>,
     /// `None` is scratch.
     pub(super) edge: Option<Edge>,
+}
+
+/// A statement about a result that a frontend hands in, not computed yet.
+#[derive(Clone, Debug)]
+pub struct Attested {
+    /// A folder of statements instead of one predicate.
+    pub bundle: bool,
+    pub reference: Option<Reference>,
+    pub path: String,
+    pub predicate_type: String,
+    pub subjects: Vec<AttestationSubject>,
+    pub metadata: BTreeMap<String, Vec<u8>>,
 }
 
 /// One result, or one for each platform by its name.
@@ -27,6 +43,14 @@ pub enum References {
 }
 
 impl References {
+    /// The result for a platform; one result stands for whatever platform it has.
+    pub fn find(&self, platform: &str) -> Option<&Reference> {
+        match self {
+            Self::One(one) => one.as_ref(),
+            Self::Platforms(platforms) => platforms.get(platform),
+        }
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Reference> {
         let (one, platforms) = match self {
             Self::One(one) => (one.as_ref(), None),
@@ -44,4 +68,6 @@ pub struct Outcome {
     pub metadata: BTreeMap<String, Vec<u8>>,
     /// Images the build rests on, for its build info.
     pub sources: Vec<PinnedSource>,
+    /// By the names of platforms.
+    pub attestations: BTreeMap<String, Vec<Attested>>,
 }

@@ -9,6 +9,7 @@ use proto::policysession::{CheckPolicyRequest, DecisionResponse};
 use proto::sourcepolicy::PolicyAction;
 
 use super::Job;
+use super::provenance::Scope;
 use super::source_meta::SourceMetaError;
 use crate::session::SessionError;
 
@@ -50,6 +51,8 @@ impl Job {
             source: Some(source.clone()),
             ..ResolveSourceMetaResponse::default()
         };
+        // What only a policy wants to know is no part of the build.
+        let nobody = Scope::default();
         for _ in 0..MOST_QUESTIONS {
             let question = CheckPolicyRequest {
                 platform: platform.cloned(),
@@ -65,7 +68,7 @@ impl Job {
             if !asked.source.as_ref().is_some_and(same) {
                 return Err(PolicyError::OtherSource(identifier()));
             }
-            known = Box::pin(self.source_meta(asked))
+            known = Box::pin(self.source_meta(&nobody, asked))
                 .await
                 .map_err(|error: SourceMetaError| PolicyError::Metadata {
                     identifier: identifier(),

@@ -15,6 +15,7 @@ use registry::reference::ReferenceError;
 
 use super::Job;
 use super::inputs::WantedObjects;
+use super::provenance::Scope;
 use crate::frontend::{ResolveMode, WantedImage};
 use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
@@ -79,12 +80,13 @@ fn named(log_name: String, default: impl FnOnce() -> String) -> String {
 impl Job {
     pub(crate) async fn source_meta(
         &self,
+        scope: &Scope,
         request: ResolveSourceMetaRequest,
     ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
         let source = request.source.clone().ok_or(SourceMetaError::NoSource)?;
         let name = || format!("resolve {}", without_credentials(&source.identifier));
         match source.identifier.split_once("://") {
-            Some(("docker-image", _)) => self.image_meta(request, source).await,
+            Some(("docker-image", _)) => self.image_meta(scope, request, source).await,
             Some(("git", _)) => {
                 let name = named(request.log_name, name);
                 self.repository_meta(source, request.git.unwrap_or_default(), &name)
@@ -101,6 +103,7 @@ impl Job {
 
     async fn image_meta(
         &self,
+        scope: &Scope,
         request: ResolveSourceMetaRequest,
         mut source: pb::SourceOp,
     ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
@@ -111,10 +114,11 @@ impl Job {
         let reference = source.identifier.trim_start_matches(IMAGE_SCHEME);
         let platform = request.platform.as_ref();
         let wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
-        let image = self
-            .resolve_image(wanted)
+        let (image, material) = self
+            .looked_up(wanted)
             .await
             .map_err(|error| SourceMetaError::Image(Box::new(error)))?;
+        scope.looked_up(material);
         source.identifier = format!("{IMAGE_SCHEME}{}", image.reference);
         let config = if options.no_config {
             Default::default()

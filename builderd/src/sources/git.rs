@@ -211,6 +211,14 @@ impl GitSource {
         })
     }
 
+    /// The repository with the reference in its fragment, credentials and all.
+    pub fn address(&self) -> String {
+        match self.reference.as_str() {
+            "" => self.url.remote.clone(),
+            reference => format!("{}#{reference}", self.url.remote),
+        }
+    }
+
     /// The repository as it may be shown.
     pub fn shown(&self) -> String {
         without_credentials(&self.url.remote)

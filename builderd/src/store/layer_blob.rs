@@ -136,7 +136,8 @@ impl Store {
             .ok_or_else(|| LayerBlobError::Unknown { layer: layer.clone() })
     }
 
-    fn known_blob(
+    /// The blob of a layer, if it is known without making one.
+    pub fn known_blob(
         &self,
         layer: &LayerId,
         compression: Compression,

@@ -12,9 +12,9 @@ use proto::rpc;
 use registry::Digest;
 use tonic::{Code, Status};
 
-use super::{History, log, provenance};
+use super::{History, log};
 use crate::api::{export, status};
-use crate::exporters::BuildInfo;
+use crate::exporters::Slsa;
 use crate::progress::{Progress, now};
 use crate::solver::Exports;
 use crate::store::{AboutBuild, BlobError, BuildRecord, Store, WorkLost};
@@ -28,8 +28,6 @@ enum WriteError {
     Log(#[from] log::WriteError),
     #[error("cannot keep a blob of the record")]
     Blob(#[from] BlobError),
-    #[error("cannot write what the result was made from")]
-    Provenance(#[from] serde_json::Error),
     #[error(transparent)]
     Lost(#[from] WorkLost),
 }
@@ -38,8 +36,6 @@ enum WriteError {
 #[derive(Clone, Debug)]
 pub(in crate::api) struct Made {
     pub exports: Exports,
-    /// What the frontend worked from.
-    pub info: Option<BuildInfo>,
     /// The platforms of the results; `None` for one result without a name.
     pub platforms: Option<Vec<String>>,
 }
@@ -207,33 +203,22 @@ async fn attest(
     made: &Made,
     blobs: &mut Vec<Digest>,
 ) -> Result<(), WriteError> {
-    let Some(info) = &made.info else {
-        return Ok(());
-    };
-    let host = binfmt::Platform::host().to_string();
-    let one = [None];
-    let several: Vec<Option<&String>> = made.platforms.iter().flatten().map(Some).collect();
-    let results = match &made.platforms {
-        Some(_) => &several[..],
-        None => &one,
-    };
-    for platform in results {
-        let predicate = provenance::predicate(record, info, platform.unwrap_or(&host))?;
+    for (platform, predicate) in &made.exports.provenance {
         let size = i64::try_from(predicate.len()).unwrap_or(i64::MAX);
-        let Some(digest) = keep(store, vec![predicate]).await?.pop() else {
+        let Some(digest) = keep(store, vec![predicate.clone()]).await?.pop() else {
             continue;
         };
         let descriptor = Descriptor {
-            media_type: provenance::MEDIA_TYPE.to_owned(),
+            media_type: "application/vnd.in-toto+json".to_owned(),
             digest: digest.to_string(),
             size,
             annotations: BTreeMap::from([(
-                provenance::PREDICATE_KEY.to_owned(),
-                provenance::PREDICATE.to_owned(),
+                "in-toto.io/predicate-type".to_owned(),
+                Slsa::V1.predicate_type().to_owned(),
             )]),
         };
-        let result = match platform {
-            Some(platform) => record.results.entry((*platform).clone()).or_default(),
+        let result = match made.platforms {
+            Some(_) => record.results.entry(platform.clone()).or_default(),
             None => record.result.get_or_insert_default(),
         };
         result.attestations.push(descriptor);

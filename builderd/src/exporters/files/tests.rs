@@ -147,6 +147,7 @@ async fn clients_that_do_not_read_keep_nobody_else_waiting() {
         config: None,
         base_config: None,
         epoch: None,
+        attestations: Vec::new(),
     };
     let results = Results {
         targets: vec![target],

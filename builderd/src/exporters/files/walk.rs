@@ -1,6 +1,8 @@
 //! The files of a result, in path order: folders before what they hold, names sorted by their bytes.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::iter::Peekable;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +27,15 @@ pub(super) struct Tree {
     view: View,
     prefix: Option<String>,
     modified: Option<Time>,
+    /// Files beside those of the result, by their names in its root.
+    extras: BTreeMap<String, Extra>,
+}
+
+/// A file that goes with a result.
+#[derive(Clone, Debug)]
+pub(super) struct Extra {
+    pub disk: PathBuf,
+    pub size: u64,
 }
 
 /// One file, folder, link or device.
@@ -52,7 +63,13 @@ impl Tree {
                 seconds,
                 nanoseconds: 0,
             }),
+            extras: BTreeMap::new(),
         })
+    }
+
+    /// Puts files into the root, in place of those of the same name.
+    pub fn add(&mut self, extras: BTreeMap<String, Extra>) {
+        self.extras = extras;
     }
 
     pub fn prefix(&self) -> Option<&str> {
@@ -62,14 +79,68 @@ impl Tree {
 
 impl IntoIterator for Tree {
     type Item = Result<Found, TreeError>;
-    type IntoIter = Walk;
+    type IntoIter = WithExtras;
 
-    fn into_iter(self) -> Walk {
-        Walk {
-            folders: Vec::new(),
-            links: HashMap::new(),
-            started: false,
-            tree: self,
+    fn into_iter(mut self) -> WithExtras {
+        let extras = std::mem::take(&mut self.extras).into_iter();
+        let prefix = self.prefix.clone();
+        let modified = self.modified;
+        let found = |(name, extra): (String, Extra)| Found {
+            path: match &prefix {
+                Some(prefix) => format!("{prefix}/{name}"),
+                None => name,
+            },
+            metadata: Metadata {
+                kind: Kind::Regular,
+                mode: 0o600,
+                size: extra.size,
+                modified: modified.unwrap_or(Time::EPOCH),
+                ..Metadata::EMPTY_ROOT
+            },
+            target: String::new(),
+            link: None,
+            xattrs: Vec::new(),
+            disk: extra.disk,
+        };
+        let extras: Vec<Found> = extras.map(found).collect();
+        WithExtras {
+            extras: extras.into_iter().peekable(),
+            walk: Walk {
+                folders: Vec::new(),
+                links: HashMap::new(),
+                started: false,
+                tree: self,
+            }
+            .peekable(),
+        }
+    }
+}
+
+/// The files of a result and those that go with it, in order.
+pub(super) struct WithExtras {
+    walk: Peekable<Walk>,
+    extras: Peekable<std::vec::IntoIter<Found>>,
+}
+
+impl Iterator for WithExtras {
+    type Item = Result<Found, TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(extra) = self.extras.peek() else {
+            return self.walk.next();
+        };
+        let order = match self.walk.peek() {
+            Some(Ok(next)) => next.path.split('/').cmp(extra.path.split('/')),
+            Some(Err(_)) => Ordering::Less,
+            None => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => self.walk.next(),
+            Ordering::Equal => {
+                self.walk.next();
+                self.extras.next().map(Ok)
+            }
+            Ordering::Greater => self.extras.next().map(Ok),
         }
     }
 }
