@@ -53,7 +53,7 @@ pub enum ParsePlatformError {
     )]
     TooManyParts { text: String },
     #[error(
-        "platform {text:?} has an invalid part {part:?}: letters, digits, \"_\", \".\" and \"-\" are allowed"
+        "{part:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\""
     )]
     InvalidPart { text: String, part: String },
     #[error(

@@ -9,6 +9,7 @@ mod attributes;
 mod circles;
 mod context;
 mod copy;
+mod epoch;
 mod error;
 mod image;
 mod lint;
@@ -72,6 +73,13 @@ pub trait Host: Send + Sync {
         wanted: WantedImage,
     ) -> impl Future<Output = Result<ResolvedImage, HostError>> + Send;
 
+    /// When a repository or file elsewhere was last changed, in seconds, if that can be known.
+    fn source_time(
+        &self,
+        source: pb::SourceOp,
+        name: String,
+    ) -> impl Future<Output = Result<Option<i64>, HostError>> + Send;
+
     /// Tells the client about a rule that the Dockerfile breaks.
     fn warn(&self, finding: &Finding, source: &pb::SourceInfo);
 }
@@ -113,6 +121,8 @@ pub struct Build {
     /// The result is an index, even for one platform.
     pub multi_platform: bool,
     pub targets: Vec<Target>,
+    /// What `SOURCE_DATE_EPOCH` comes to.
+    pub epoch: Option<i64>,
     pub sources: Vec<PinnedSource>,
 }
 
@@ -150,6 +160,12 @@ impl Build {
             metadata.insert(format!("containerimage.config{suffix}"), target.config.clone());
             if let Some(base) = &target.base_config {
                 metadata.insert(format!("containerimage.base.config{suffix}"), base.to_vec());
+            }
+            if let Some(epoch) = self.epoch {
+                metadata.insert(
+                    format!("source.date.epoch{suffix}"),
+                    epoch.to_string().into_bytes(),
+                );
             }
             platforms.push(serde_json::json!({ "ID": id, "Platform": image::platform_of(&target.platform) }));
         }

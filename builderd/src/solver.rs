@@ -18,6 +18,7 @@ mod provenance;
 mod sbom;
 mod schedule;
 mod source_meta;
+mod source_time;
 
 use std::sync::{Arc, OnceLock};
 

@@ -18,6 +18,11 @@ fn revision() -> &'static str {
     option_env!("TRIMARAN_REVISION").unwrap_or("unknown")
 }
 
+/// What servers that files are fetched from are told: some know BuildKit by name.
+pub fn user_agent() -> String {
+    format!("buildkit/v0.26 builderd/{VERSION}")
+}
+
 pub fn message() -> BuildkitVersion {
     BuildkitVersion {
         package: PACKAGE.to_owned(),

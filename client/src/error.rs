@@ -40,8 +40,16 @@ impl From<tonic::Status> for BuildFailed {
 #[error("failed to solve: Canceled: context canceled")]
 pub struct Interrupted;
 
+/// The command failed, and why has been said.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+pub struct Failed(pub u8);
+
 /// Prints the failure and says how to exit.
 pub fn report(error: &anyhow::Error) -> u8 {
+    if let Some(Failed(code)) = error.downcast_ref() {
+        return *code;
+    }
     if let Some(place) = error.downcast_ref::<bake::Error>().and_then(bake::Error::place) {
         output::note(source_of(place).excerpt().trim_end_matches('\n'));
     }

@@ -10,7 +10,7 @@ use dockerfile::lint::description;
 use proto::pb;
 
 use super::outline::Declared;
-use super::{Attributes, Error, Problem};
+use super::{Attributes, Error, Problem, epoch};
 
 /// The global scope: what variables are set, and what the file says about those that it declares.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,14 @@ pub(super) fn global(
                 (None, None) => (None, BTreeSet::new()),
             };
             globals.declare(arg, value, uses, declaration);
+        }
+    }
+    if let Some(epoch) = attributes.epoch
+        && globals.scope.get(epoch::NAME).is_some()
+    {
+        match epoch {
+            Some(seconds) => globals.scope.set(epoch::NAME, &seconds.to_string()),
+            None => globals.scope.unset(epoch::NAME),
         }
     }
     Ok(globals)

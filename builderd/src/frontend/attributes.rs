@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use binfmt::Platform;
 use proto::pb;
 
-use super::{CAPABILITIES, Error, Problem, Request};
+use super::{CAPABILITIES, Error, Problem, Request, epoch};
 
 /// Where base images may come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,8 @@ pub struct Attributes {
     pub(super) input_metadata: BTreeMap<String, String>,
     /// Which rules to check, if not as the file says.
     pub(super) check: Option<String>,
+    /// What `SOURCE_DATE_EPOCH` comes to, once that is known; inside nothing if what it names does not say.
+    pub(super) epoch: Option<Option<i64>>,
     /// A frontend was asked for on the command line or is running already: `# syntax=` says nothing new.
     pub(super) syntax_settled: bool,
 }
@@ -124,8 +126,21 @@ impl Attributes {
             input_metadata: with_prefix(all, "input-metadata:"),
             cache_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned(),
             check: get("build-arg:BUILDKIT_DOCKERFILE_CHECK").map(str::to_owned),
+            epoch: None,
             syntax_settled: all.contains_key("cmdline"),
         })
+    }
+
+    /// The same with what `SOURCE_DATE_EPOCH` comes to in place of what was given for it.
+    pub(super) fn with_epoch(&self, epoch: Option<i64>) -> Self {
+        let mut all = self.clone();
+        if all.build_args.remove(epoch::NAME).is_some()
+            && let Some(seconds) = epoch
+        {
+            all.build_args.insert(epoch::NAME.to_owned(), seconds.to_string());
+        }
+        all.epoch = Some(epoch);
+        all
     }
 
     pub(super) fn ignores_cache(&self, stage: Option<&str>) -> bool {

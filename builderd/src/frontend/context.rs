@@ -223,6 +223,11 @@ impl<'a> Contexts<'a> {
         operation
     }
 
+    /// The context, if it is fetched from an address or is a result.
+    pub(super) fn fetched(&self) -> Option<&pb::Definition> {
+        self.given.as_ref()
+    }
+
     /// A definition that came with the request.
     pub(super) fn input(&self, name: &str) -> Option<&pb::Definition> {
         self.request.inputs.get(name)

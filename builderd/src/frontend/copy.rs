@@ -18,7 +18,7 @@ use crate::graph::builder::{Note, Operation, Output};
 use crate::graph::digest_of;
 
 /// A remote file whose address says nothing about its name.
-const UNNAMED: &str = "__unnamed__";
+pub(super) const UNNAMED: &str = "__unnamed__";
 
 /// What COPY and ADD differ in.
 struct Manner {

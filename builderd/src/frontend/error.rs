@@ -50,6 +50,16 @@ pub enum Problem {
     SeveralPlatforms,
     #[error("invalid nil input definition to definition op: input {0} is empty")]
     EmptyInput(String),
+    #[error("invalid SOURCE_DATE_EPOCH: {0}")]
+    Epoch(String),
+    #[error("SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {0} instruction")]
+    EpochStage(String),
+    #[error("failed to resolve SOURCE_DATE_EPOCH {value}")]
+    EpochSource {
+        value: String,
+        #[source]
+        source: HostError,
+    },
     #[error("unsupported request {0}")]
     UnknownRequest(String),
     #[error("unsupported frontend capability {0}")]

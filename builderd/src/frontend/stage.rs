@@ -302,7 +302,12 @@ impl Frame {
             mode: 0o755,
             make_parents: true,
             owner: owner.map(|user| ownership(user, input)),
-            timestamp: -1,
+            // In nanoseconds.
+            timestamp: lowering
+                .attributes
+                .epoch
+                .flatten()
+                .map_or(-1, |seconds| seconds.saturating_mul(1_000_000_000)),
         };
         let action = pb::FileAction {
             input,

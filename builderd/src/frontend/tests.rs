@@ -4,6 +4,7 @@ mod contexts;
 mod graphs;
 mod refusals;
 mod render;
+mod requests;
 
 use std::sync::Mutex;
 
@@ -110,6 +111,10 @@ impl Host for TestHost {
             digest,
             config: config.to_string().into(),
         })
+    }
+
+    async fn source_time(&self, _: pb::SourceOp, _: String) -> Result<Option<i64>, HostError> {
+        Ok(Some(1_700_000_402))
     }
 
     fn warn(&self, finding: &Finding, _: &pb::SourceInfo) {

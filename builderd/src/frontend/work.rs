@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use dockerfile::Dockerfile;
 use dockerfile::ignore::PatternMatcher;
 use dockerfile::lint::{Finding, Linter};
 use futures::future::try_join_all;
@@ -12,7 +13,8 @@ use super::context::{self, ContextUse, Contexts, DockerfileText};
 use super::lower::Lowered;
 use super::plan::Plan;
 use super::{
-    Attributes, Build, Error, Host, PinnedSource, Problem, Request, ResolvedImage, WantedImage, lint,
+    Attributes, Build, Error, Host, PinnedSource, Problem, Request, ResolvedImage, WantedImage, arguments,
+    epoch, lint,
 };
 use crate::graph::builder::Operation;
 
@@ -43,6 +45,7 @@ pub(super) struct AllLowered {
     context: Operation,
     /// Those of folders that are named contexts.
     named: BTreeMap<String, Operation>,
+    epoch: Option<i64>,
 }
 
 impl<'a, H: Host> Work<'a, H> {
@@ -105,12 +108,21 @@ impl<'a, H: Host> Work<'a, H> {
         if let Some(error) = failed {
             return Err(self.parse_error(error));
         }
+        let epoch = self.epoch(&file).await?;
+        let with_epoch;
+        let attributes = match epoch {
+            Some(epoch) => {
+                with_epoch = attributes.with_epoch(epoch);
+                &with_epoch
+            }
+            None => attributes,
+        };
         let mut plans = platforms
             .iter()
             .zip(&mut self.linters)
             .map(|(platform, linter)| Plan::new(&file, attributes, platform, purpose, linter))
             .collect::<Result<Vec<_>, _>>()?;
-        self.settle(&mut plans).await?;
+        self.settle(&mut plans, attributes).await?;
 
         let folders = plans.iter().flat_map(Plan::named_folders);
         let folders = folders.filter_map(|context| Some((context.name.clone(), context.local()?.to_owned())));
@@ -137,13 +149,33 @@ impl<'a, H: Host> Work<'a, H> {
         Ok(AllLowered {
             context: self.contexts.main_operation(&used, &ignored),
             named: complete_folders(&platforms, &self.contexts),
+            epoch: epoch.flatten(),
             platforms,
         })
     }
 
+    /// What `SOURCE_DATE_EPOCH` comes to, if a build argument or the file sets it.
+    async fn epoch(&self, file: &Dockerfile) -> Result<Option<Option<i64>>, Error> {
+        let attributes = self.attributes;
+        let scope = arguments::global(
+            file,
+            attributes,
+            &attributes.build_args,
+            &attributes.platforms[0],
+            "",
+        )?
+        .scope;
+        let given = attributes.build_args.get(epoch::NAME).map(String::as_str);
+        let Some(value) = given.or_else(|| scope.get(epoch::NAME).filter(|value| !value.is_empty())) else {
+            return Ok(None);
+        };
+        let found = epoch::find(self.host, value, file, &scope, attributes, &self.contexts).await?;
+        Ok(Some(found))
+    }
+
     /// Looks up the images that stages start from. Triggers of a base image may need further images, so until nobody
     /// wants any.
-    async fn settle(&mut self, plans: &mut [Plan]) -> Result<(), Error> {
+    async fn settle(&mut self, plans: &mut [Plan], attributes: &Attributes) -> Result<(), Error> {
         let mut images: BTreeMap<WantedImage, ResolvedImage> = BTreeMap::new();
         loop {
             let wanted: BTreeSet<WantedImage> = plans
@@ -174,7 +206,7 @@ impl<'a, H: Host> Work<'a, H> {
             }
             let mut more = false;
             for (plan, linter) in plans.iter_mut().zip(&mut self.linters) {
-                more |= plan.settle(&images, self.attributes, linter)?;
+                more |= plan.settle(&images, attributes, linter)?;
             }
             if !more {
                 return Ok(());
@@ -188,6 +220,7 @@ impl<'a, H: Host> Work<'a, H> {
             platforms,
             context,
             named,
+            epoch,
         } = lowered;
         let sources: BTreeSet<PinnedSource> = platforms
             .iter()
@@ -200,6 +233,7 @@ impl<'a, H: Host> Work<'a, H> {
         Ok(Build {
             multi_platform: self.attributes.multi_platform,
             targets,
+            epoch,
             sources: sources.into_iter().collect(),
         })
     }

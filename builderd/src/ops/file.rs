@@ -21,6 +21,7 @@ use proto::pb::file_action::Action;
 use crate::store::view::{Overlay, View, ViewError};
 use crate::store::{LayerDraft, LayerError, NewLayer, Snapshot, Store, WorkLost};
 
+pub use archive::newest_in_archive;
 pub use content::content_key;
 
 /// What failed, and in which action of the operation.

@@ -47,7 +47,7 @@ pub async fn show(
 }
 
 fn misses_an_output(flags: &Flags) -> bool {
-    !flags.linked && flags.outputs.is_empty() && !flags.push && !flags.load
+    !flags.linked && flags.call.is_none() && flags.outputs.is_empty() && !flags.push && !flags.load
 }
 
 /// Where the builder says so, what has no output goes into the Docker engine.

@@ -10,6 +10,7 @@ use registry::Reference;
 use registry::docker_config::DockerConfig;
 use sha2::Digest as _;
 
+use super::call::{self, Call};
 use super::context::{self, Inputs};
 use super::outputs::{self, Output, Shorthands};
 use super::parts::Part;
@@ -54,6 +55,8 @@ pub struct Flags {
     pub dockerfile_inline: Option<String>,
     /// Only built because another target uses it: no output is missed.
     pub linked: bool,
+    /// Nothing is built, the frontend is asked.
+    pub call: Option<Call>,
 }
 
 /// A build that has been checked as far as is possible without a daemon.
@@ -93,6 +96,9 @@ impl Plan {
         )?;
         name_images(&mut outputs, &flags.tags)?;
         annotate(&mut outputs, &flags.annotations)?;
+        if flags.call.is_some() {
+            outputs.clear();
+        }
         if let Some(epoch) = build_args.get(EPOCH) {
             for output in &mut outputs {
                 output
@@ -136,6 +142,9 @@ impl Plan {
         if let Some(target) = &flags.target {
             set("target", target.clone());
         }
+        if let Some(call) = &flags.call {
+            set(call::REQUEST, call.request());
+        }
         if flags.no_cache {
             set("no-cache", String::new());
         } else if !flags.no_cache_filter.is_empty() {
@@ -166,6 +175,13 @@ impl Plan {
             }
             Some("none") => set("force-network-mode", "none".to_owned()),
             Some(other) => bail!("network mode \"{other}\" not supported, use default, none or host"),
+        }
+        if flags.call.is_some() {
+            let needed = attributes.entry("frontend.caps".to_owned()).or_default();
+            if !needed.is_empty() {
+                needed.push(',');
+            }
+            needed.push_str(call::CAPABILITY);
         }
         let folders = std::mem::take(&mut inputs.folders);
         // Asking for nothing but the cache is asking for no export.

@@ -6,6 +6,7 @@
 //! failure stops everything; it is the one that is reported.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 use binfmt::Platform;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::bridge::Bridge;
+use super::call;
 use super::links::{Key, Links};
 use super::merge;
 use super::nodes::{Nodes, Share};
@@ -193,6 +195,9 @@ fn items<'a>(
 
 /// Runs one build. One that is linked with others is driven from here, so that results can be handed on.
 async fn build_one(mut build: Build, links: &Links, key: &Key) -> anyhow::Result<Response> {
+    if build.request.frontend_attrs.contains_key(call::REQUEST) {
+        return ask(build).await;
+    }
     if !links.contain(key) {
         return build.run(async { Ok(()) }).await;
     }
@@ -218,6 +223,40 @@ async fn build_one(mut build: Build, links: &Links, key: &Key) -> anyhow::Result
         steered
     };
     build.run(steer).await
+}
+
+/// Has the frontend answer a question; the answer comes as its metadata, and nothing is built.
+async fn ask(mut build: Build) -> anyhow::Result<Response> {
+    let request = &mut build.request;
+    let question = gateway::SolveRequest {
+        frontend: std::mem::take(&mut request.frontend),
+        frontend_opt: request.frontend_attrs.clone(),
+        ..gateway::SolveRequest::default()
+    };
+    let bridge = Bridge::new(build.channel.clone(), &request.r#ref).map_err(BuildFailed::from)?;
+    let answer = Mutex::new(Response::new());
+    let steer = async {
+        match bridge.solve(question).await {
+            Ok(result) => {
+                let metadata = result.metadata.into_iter();
+                let metadata =
+                    metadata.map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()));
+                answer
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(metadata);
+                let nothing = bridge.give_back(gateway::Result::default()).await;
+                Ok(nothing.map_err(BuildFailed::from)?)
+            }
+            Err(status) => {
+                bridge.fail(&status).await;
+                Err(BuildFailed::from(status).into())
+            }
+        }
+    };
+    let mut response = build.run(steer).await?;
+    response.extend(answer.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(response)
 }
 
 async fn steer(

@@ -14,7 +14,9 @@ use bake::{Definition, Selection, Shorthands, list};
 use clap::Args;
 
 use super::Context;
+use crate::build::request::Flags;
 use crate::build::run::Work;
+use crate::build::solve::Response;
 use crate::build::{invocation, metadata};
 use crate::error::{BuildFailed, Interrupted};
 use crate::instance::{self, Builders};
@@ -228,8 +230,9 @@ async fn build(
             error
         }
     })?;
+    let answered = answers(selection, &flags, &outcome.responses);
     let Some(path) = &args.metadata_file else {
-        return Ok(());
+        return answered;
     };
     let mut written = serde_json::Map::new();
     let mut responses: BTreeMap<String, serde_json::Value> = BTreeMap::new();
@@ -241,5 +244,35 @@ async fn build(
         responses.insert("buildx.build.warnings".to_owned(), warnings);
     }
     written.extend(responses);
-    metadata::write(path, &serde_json::Value::Object(written))
+    metadata::write(path, &serde_json::Value::Object(written))?;
+    answered
+}
+
+/// Prints what was asked of the frontends of targets; the first that fails says how the command does.
+fn answers(
+    selection: &Selection,
+    flags: &BTreeMap<String, Flags>,
+    responses: &BTreeMap<String, Response>,
+) -> anyhow::Result<()> {
+    let mut outcome = Ok(());
+    let mut first = true;
+    for (name, flags) in flags {
+        let Some(call) = flags.call.as_ref().filter(|_| !flags.linked) else {
+            continue;
+        };
+        if !call.is_json() {
+            let break_before = if first { "" } else { "\n" };
+            let description = selection
+                .targets
+                .get(name)
+                .map(|target| target.description.as_str());
+            let description = description.filter(|text| !text.is_empty());
+            let description = description.map_or_else(String::new, |text| format!("{text}\n"));
+            output::data(&format!("{break_before}{name}\n{description}\n"))?;
+        }
+        first = false;
+        let answer = responses.get(name).context("a target has no answer")?;
+        outcome = outcome.and(call.print(answer));
+    }
+    outcome
 }

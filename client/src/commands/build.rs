@@ -28,7 +28,8 @@ pub async fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<()> {
     args.refuse_unsupported()?;
     let settings = &context.settings;
     let mode = mode(args, context)?;
-    let flags = args.flags();
+    let call = args.call()?;
+    let flags = args.flags(call.clone());
     // Mistakes in flags are told before any daemon is looked for.
     let plan = Plan::new(&flags, settings)?;
     ensure!(
@@ -69,6 +70,9 @@ pub async fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<()> {
         }
     })?;
     let response = outcome.responses.remove(TARGET).unwrap_or_default();
+    if let Some(call) = &call {
+        return call.print(&response);
+    }
     if mode == Mode::Quiet {
         output::data(&format!("{}\n", metadata::image_id(&response)))?;
     }

@@ -28,6 +28,11 @@ impl Environment {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Forgets a variable.
+    pub fn unset(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| known != name);
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
         let (_, value) = self.variables.iter().find(|(known, _)| known == name)?;
         Some(value)

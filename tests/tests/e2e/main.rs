@@ -8,6 +8,7 @@ mod bake;
 mod base_images;
 mod builders;
 mod cache;
+mod checks;
 mod contexts;
 mod crashes;
 mod disk;

@@ -66,6 +66,21 @@ pub fn extract(
     Ok(true)
 }
 
+/// The time of the newest regular file in an archive; nothing for what is no archive or cannot be read.
+pub fn newest_in_archive(mut file: File) -> Option<i64> {
+    let Compression::Known(open) = compression(&mut file).ok()? else {
+        return None;
+    };
+    let mut archive = Archive::new(open(file).ok()?);
+    let mut newest = None;
+    while let Some(entry) = archive.next_entry().ok()? {
+        if matches!(entry.kind, tar::Kind::File { .. }) {
+            newest = newest.max(Some(entry.mtime.seconds));
+        }
+    }
+    newest
+}
+
 type Open = fn(File) -> io::Result<Box<dyn Read>>;
 
 enum Compression {

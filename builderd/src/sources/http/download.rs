@@ -260,7 +260,7 @@ impl Downloader {
             return Ok(client.clone());
         }
         let client = reqwest::Client::builder()
-            .user_agent(format!("builderd/{}", version::VERSION))
+            .user_agent(version::user_agent())
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bake::target::Secret;
 use bake::{Target, paths};
 
 use super::inputs::Inputs;
+use crate::build::call::Call;
 use crate::build::request::Flags;
 
 pub fn flags(target: &Target, inputs: &Inputs, secrets: &[Secret]) -> anyhow::Result<Flags> {
@@ -64,6 +65,7 @@ pub fn flags(target: &Target, inputs: &Inputs, secrets: &[Secret]) -> anyhow::Re
         attests: each(&target.attest, bake::target::Attest::flag),
         dockerfile_inline: inline,
         linked: target.linked,
+        call: Call::parse(target.call.as_deref().unwrap_or_default())?,
     })
 }
 
@@ -72,13 +74,6 @@ fn each<T>(list: &Option<Vec<T>>, flag: fn(&T) -> String) -> Vec<String> {
 }
 
 fn refuse_unsupported(target: &Target) -> anyhow::Result<()> {
-    if let Some(call) = target
-        .call
-        .as_deref()
-        .filter(|call| !matches!(*call, "" | "build"))
-    {
-        bail!("call = \"{call}\" is not supported yet: build without it");
-    }
     let asks = |policy: &bake::target::Policy| !policy.disabled;
     ensure!(
         !target.policy.iter().flatten().any(asks),

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Args;
 
+use crate::build::call::Call;
 use crate::build::request::Flags;
 use crate::progress::Mode;
 
@@ -114,10 +115,12 @@ pub struct BuildArgs {
     provenance: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     sbom: Option<String>,
-    #[arg(long, hide = true)]
+    /// Shorthand for "--call=check"
+    #[arg(long)]
     check: bool,
-    #[arg(long, hide = true)]
-    call: Option<String>,
+    /// Set method for evaluating build (build, check, outline, targets; with ",format=json" as JSON)
+    #[arg(long, value_name = "METHOD", default_value = "build")]
+    call: String,
     #[arg(long, hide = true)]
     policy: Vec<String>,
     #[arg(long, hide = true)]
@@ -127,7 +130,20 @@ pub struct BuildArgs {
 }
 
 impl BuildArgs {
-    pub fn flags(&self) -> Flags {
+    /// The question to the frontend, if nothing is to be built.
+    pub fn call(&self) -> anyhow::Result<Option<Call>> {
+        if self.check {
+            ensure!(
+                matches!(self.call.as_str(), "build" | "check"),
+                "--check and --call={} cannot be used together",
+                self.call
+            );
+            return Call::parse("check");
+        }
+        Call::parse(&self.call)
+    }
+
+    pub fn flags(&self, call: Option<Call>) -> Flags {
         Flags {
             context: self.context.clone(),
             file: self.file.clone(),
@@ -157,6 +173,7 @@ impl BuildArgs {
             attests: self.attests(),
             dockerfile_inline: None,
             linked: false,
+            call,
         }
     }
 
@@ -176,12 +193,6 @@ impl BuildArgs {
 
     pub fn refuse_unsupported(&self) -> anyhow::Result<()> {
         let refused = [
-            ("--check", self.check, "build without it"),
-            (
-                "--call",
-                self.call.as_ref().is_some_and(|call| call != "build"),
-                "build without it",
-            ),
             ("--policy", !self.policy.is_empty(), "build without it"),
             (
                 "--resource",
