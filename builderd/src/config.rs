@@ -6,6 +6,7 @@
 pub mod arguments;
 mod collection;
 mod file;
+pub mod provenance;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Settings {
     /// What is removed when it takes too much space.
     pub collection: Collection,
     pub history: HistoryLimits,
+    /// JSON files whose fields the provenance of every build tells.
+    pub provenance_folder: PathBuf,
     /// Keys and flags that were given but do nothing here.
     pub without_effect: Vec<String>,
 }
@@ -231,6 +234,10 @@ impl Settings {
             labels,
             collection: Collection::resolve(flags, &file.worker.oci)?,
             history: file.history.unwrap_or_default().limits(),
+            provenance_folder: file
+                .provenance_env_dir
+                .clone()
+                .unwrap_or_else(|| PathBuf::from("/etc/buildkit/provenance.d")),
             registries: file.registry,
             without_effect,
         })

@@ -98,6 +98,11 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         worker_id,
     });
 
+    daemon
+        .solver
+        .set_environment(crate::config::provenance::environment(
+            &settings.provenance_folder,
+        )?);
     let tls = settings.tls.as_ref().map(tls_config).transpose()?;
     let routes = api::routes(Arc::clone(&daemon)).await;
     let stop = CancellationToken::new();

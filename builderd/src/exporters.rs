@@ -9,6 +9,7 @@ mod assemble;
 mod attestations;
 mod attributes;
 mod build_info;
+mod content;
 mod files;
 mod history;
 pub mod package_url;
@@ -148,10 +149,23 @@ pub enum ExportError {
         #[source]
         source: registry::Error,
     },
+    #[error("cannot read blob {digest}")]
+    Open {
+        digest: registry::Digest,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot send the result to the client")]
     Send(#[source] SessionError),
-    #[error("{} is in the results of several platforms", path.display())]
-    Collision { path: PathBuf },
+    #[error(
+        "cannot overwrite {} from {first} with that from {second}: leave platform-split out to get a folder for each platform",
+        path.display()
+    )]
+    Collision {
+        path: PathBuf,
+        first: String,
+        second: String,
+    },
     #[error("cannot read the result")]
     Tree(#[from] TreeError),
     #[error(transparent)]
@@ -198,13 +212,14 @@ async fn image(
     context: &Context<'_>,
     vertex: &VertexProgress,
 ) -> Result<Exported, ExportError> {
-    let options = ImageOptions::parse(kind, attributes, results)?;
+    let options = ImageOptions::parse(attributes, results)?;
     if kind == "docker" && (results.targets.len() > 1 || results.multi_platform) {
         return Err(ExportError::DockerIndex);
     }
     let assembled = assemble::assemble(&options, results, context, vertex).await?;
     let response = assembled.response(&options)?;
     match kind {
+        "oci" | "docker" if options.folder => content::send(&assembled, context, vertex).await?,
         "oci" | "docker" => archive::send(kind, &options, &assembled, &response, context, vertex).await?,
         _ if options.push => push::push(&options, &assembled, context, vertex).await?,
         _ => {}

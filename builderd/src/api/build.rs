@@ -147,11 +147,9 @@ impl Build {
             attestations.insert(platform, list.collect::<Result<_, Status>>()?);
         }
         let platforms = |ids: BTreeMap<String, String>| {
-            let found = ids.into_iter().map(|(platform, id)| match self.find(&id)? {
-                Some(reference) => Ok((platform, reference)),
-                None => Err(Status::invalid_argument(format!(
-                    "the result for {platform} is empty"
-                ))),
+            let found = ids.into_iter().map(|(platform, id)| {
+                let reference = self.find(&id)?;
+                Ok((platform, reference.unwrap_or_else(|| self.job.scratch())))
             });
             found.collect::<Result<_, Status>>().map(References::Platforms)
         };

@@ -22,7 +22,7 @@ use super::history::Made;
 use super::{Daemon, disk, export, status, workers};
 use crate::config::Entitlement;
 use crate::session::SessionStream;
-use crate::solver::{Asked, BuildRequest, Entitlements, Job, Outcome, References};
+use crate::solver::{BuildRequest, Entitlements, Job, Outcome, References};
 use crate::version;
 
 /// How long a reader of progress waits for its build to appear.
@@ -52,11 +52,11 @@ impl Control for Service {
             .filter(|id| !id.is_empty())
             .map(|id| sessions.only(id));
         let job = Job::new(daemon.solver.clone(), sessions, policy, granted);
-        let asked = Asked {
-            frontend: request.frontend.clone(),
-            attributes: request.frontend_attrs.clone(),
-            ..Asked::default()
-        };
+        let asked = job.asked(
+            &request.frontend,
+            &request.frontend_attrs,
+            &request.frontend_inputs,
+        );
         job.notes().begin(asked, request.compatibility_version);
         let build = Arc::new(Build::new(&request, job));
         let _upkeep = WakesUpkeep(daemon);

@@ -50,19 +50,27 @@ pub(super) fn attest(request: &SolveRequest) -> Result<AttestRequest, Status> {
 
 /// What the client asks for, in its order; the old form counts only when the new one is empty.
 pub(super) fn exporters(request: &SolveRequest) -> Vec<ExportRequest> {
-    if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
-        return vec![ExportRequest {
-            kind: request.exporter_deprecated.clone(),
-            attributes: request.exporter_attrs_deprecated.clone(),
-        }];
+    let old = ExportRequest {
+        kind: request.exporter_deprecated.clone(),
+        attributes: request.exporter_attrs_deprecated.clone(),
+    };
+    let new = request.exporters.iter().map(|exporter| ExportRequest {
+        kind: exporter.r#type.clone(),
+        attributes: exporter.attrs.clone(),
+    });
+    let mut exporters: Vec<ExportRequest> = match (request.exporters.is_empty(), old.kind.is_empty()) {
+        (true, false) => vec![old],
+        _ => new.collect(),
+    };
+    // Times are a matter of the build, however it is exported. Words such as `context` are the frontend's.
+    let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH");
+    if let Some(epoch) = epoch.filter(|epoch| epoch.is_empty() || epoch.parse::<i64>().is_ok()) {
+        for exporter in &mut exporters {
+            let attribute = exporter.attributes.entry("source-date-epoch".to_owned());
+            attribute.or_insert_with(|| epoch.clone());
+        }
     }
-    let exporters = request.exporters.iter();
     exporters
-        .map(|exporter| ExportRequest {
-            kind: exporter.r#type.clone(),
-            attributes: exporter.attrs.clone(),
-        })
-        .collect()
 }
 
 fn refuse_cache_exports(request: &SolveRequest) -> Result<(), Status> {

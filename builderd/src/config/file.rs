@@ -38,7 +38,7 @@ pub(super) struct File {
     frontend: Option<Value>,
     system: Option<Value>,
     #[serde(rename = "provenanceEnvDir")]
-    provenance_env_dir: Option<Value>,
+    pub provenance_env_dir: Option<PathBuf>,
     cache: Option<Value>,
 }
 
@@ -236,7 +236,6 @@ impl File {
             ("dns", &self.dns),
             ("frontend", &self.frontend),
             ("system", &self.system),
-            ("provenanceEnvDir", &self.provenance_env_dir),
             ("cache", &self.cache),
             ("log.format", &self.log.format),
             ("grpc.debugAddress", &self.grpc.debug_address),

@@ -179,7 +179,7 @@ pub(super) fn stream<'a>(
     }
 }
 
-async fn open(
+pub(super) async fn open(
     layer: &Layer,
     images: &Images,
 ) -> std::io::Result<futures::stream::BoxStream<'static, std::io::Result<Bytes>>> {

@@ -241,7 +241,10 @@ fn image(
         .map(|layer| facts(layer, context))
         .collect();
     config.history = history::complete(config.history, &facts);
-    let epoch = options.epoch.or(target.epoch);
+    let epoch = match options.no_epoch {
+        true => None,
+        false => options.epoch.or(target.epoch),
+    };
     if let Some(epoch) = epoch {
         history::clamp(&mut config.history, &base, epoch);
     }

@@ -37,11 +37,15 @@ pub struct ImageOptions {
     pub compression: Compression,
     /// Seconds since 1970.
     pub epoch: Option<i64>,
+    /// Not even the one that the frontend says.
+    pub no_epoch: bool,
     pub annotations: Vec<Annotation>,
     /// Attestations are artifacts of their own that refer to the image, not images with a config.
     pub oci_artifact: bool,
     /// Attestations that are for images alone make an index even for one platform.
     pub inline_attestations: bool,
+    /// Into a folder of the client instead of one archive.
+    pub folder: bool,
     /// Replaces the config that the frontend made.
     pub config: Option<Vec<u8>>,
 }
@@ -49,28 +53,27 @@ pub struct ImageOptions {
 impl ImageOptions {
     /// Reads what a client sent. Attributes that concern a local image store are accepted and mean nothing: there is
     /// none beside the layers, which are always kept.
-    pub fn parse(
-        kind: &str,
-        attributes: &BTreeMap<String, String>,
-        results: &Results,
-    ) -> Result<Self, ExportError> {
+    pub fn parse(attributes: &BTreeMap<String, String>, results: &Results) -> Result<Self, ExportError> {
         let mut options = Self {
             names: Vec::new(),
             push: false,
             push_by_digest: false,
             insecure: false,
-            dialect: if kind == "docker" {
-                Dialect::Docker
-            } else {
-                Dialect::Oci
-            },
+            dialect: Dialect::Oci,
             compression: Compression::default(),
             epoch: None,
             annotations: Vec::new(),
-            oci_artifact: kind != "docker",
+            oci_artifact: true,
+            no_epoch: false,
             inline_attestations: false,
+            folder: false,
             config: None,
         };
+        for (key, value) in &results.metadata {
+            options
+                .annotations
+                .extend(annotation(key, &String::from_utf8_lossy(value)));
+        }
         let mut names = "";
         for (key, value) in attributes {
             match key.as_str() {
@@ -91,11 +94,9 @@ impl ImageOptions {
                 "oci-artifact" => options.oci_artifact = flag(key, value)?,
                 "attestation-inline" => options.inline_attestations = flag(key, value)?,
                 "containerimage.config" => options.config = Some(value.clone().into_bytes()),
-                "source-date-epoch" if value.is_empty() => {}
+                "source-date-epoch" if value.is_empty() => options.no_epoch = true,
                 "source-date-epoch" => options.epoch = Some(number(key, value)?),
-                "tar" if !flag(key, value)? => {
-                    return Err(unsupported(key, value, "leave it out to get an archive"));
-                }
+                "tar" => options.folder = !flag(key, value)?,
                 "rewrite-timestamp" if flag(key, value)? => {
                     return Err(unsupported(
                         key,
@@ -291,7 +292,7 @@ mod tests {
             build_info: None,
             metadata: BTreeMap::from([("image.name".to_owned(), b"from/frontend".to_vec())]),
         };
-        ImageOptions::parse("image", &attributes, &results)
+        ImageOptions::parse(&attributes, &results)
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Options {
         for (key, value) in attributes {
             match key.as_str() {
                 "platform-split" => options.split = flag(key, value)?,
-                "source-date-epoch" if value.is_empty() => {}
+                "source-date-epoch" if value.is_empty() => options.epoch = None,
                 "source-date-epoch" => options.epoch = Some(number(key, value)?),
                 "attestation-prefix" => options.prefix.clone_from(value),
                 // The client alone knows what else is in its folder, and removes it.
@@ -90,9 +90,9 @@ async fn trees(
         tree.add(attested(&tree, target, options, platform.as_deref(), context).await?);
         trees.push(tree);
     }
-    trees.sort_by(|a: &Tree, b| a.prefix().cmp(&b.prefix()));
     if !options.split && trees.len() > 1 {
-        let listed = trees.clone();
+        let ids = results.targets.iter().map(|target| target.id.clone());
+        let listed: Vec<(String, Tree)> = ids.zip(trees.iter().cloned()).collect();
         context
             .images
             .store()
@@ -100,6 +100,7 @@ async fn trees(
             .run(move || check_collisions(listed))
             .await??;
     }
+    trees.sort_by(|a: &Tree, b| a.prefix().cmp(&b.prefix()));
     Ok(trees)
 }
 
@@ -170,17 +171,22 @@ fn artifacts(tree: Tree) -> Result<Vec<Artifact>, ExportError> {
     Ok(artifacts)
 }
 
-fn check_collisions(trees: Vec<Tree>) -> Result<(), ExportError> {
-    let mut seen = HashMap::new();
-    for found in trees.into_iter().flatten() {
-        let found = found?;
-        let is_folder = found.metadata.is_dir();
-        if let Some(was_folder) = seen.insert(found.path.clone(), is_folder)
-            && !(was_folder && is_folder)
-        {
-            return Err(ExportError::Collision {
-                path: found.path.into(),
-            });
+fn check_collisions(trees: Vec<(String, Tree)>) -> Result<(), ExportError> {
+    let mut seen: HashMap<String, (bool, usize)> = HashMap::new();
+    let ids: Vec<String> = trees.iter().map(|(id, _)| id.clone()).collect();
+    for (number, (id, tree)) in trees.into_iter().enumerate() {
+        for found in tree {
+            let found = found?;
+            let is_folder = found.metadata.is_dir();
+            if let Some((was_folder, first)) = seen.insert(found.path.clone(), (is_folder, number))
+                && !(was_folder && is_folder)
+            {
+                return Err(ExportError::Collision {
+                    path: found.path.into(),
+                    first: ids.get(first).cloned().unwrap_or_default(),
+                    second: id,
+                });
+            }
         }
     }
     Ok(())

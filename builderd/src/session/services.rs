@@ -30,6 +30,7 @@ pub mod method {
     pub const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
     pub const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
     pub const CHECK_POLICY: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
+    pub const WRITE_CONTENT: &str = "/containerd.services.content.v1.Content/Write";
     pub const PULL: &str = "/moby.upload.v1.Upload/Pull";
 }
 

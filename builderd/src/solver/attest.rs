@@ -7,7 +7,7 @@ use proto::pb;
 
 use super::outcome::{Attested, Outcome, Reference};
 use super::provenance::{Asked, Options, Scope, Subject};
-use super::{BuildRequest, Job, SolveError};
+use super::{Job, SolveError};
 use crate::exporters::{Attestation, AttestationContent, INLINE_ONLY, Provenance, REASON, Slsa};
 
 const SBOM_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
@@ -186,13 +186,18 @@ pub(super) struct Told<'a> {
 
 impl Job {
     /// A request of a frontend as provenance tells it.
-    pub(super) fn asked(&self, request: &BuildRequest) -> Asked {
+    pub fn asked(
+        &self,
+        frontend: &str,
+        attributes: &BTreeMap<String, String>,
+        inputs: &BTreeMap<String, pb::Definition>,
+    ) -> Asked {
         let producers = self.solver().producers();
-        let inputs = request.inputs.iter();
         Asked {
-            frontend: request.frontend.clone(),
-            attributes: request.attributes.clone(),
+            frontend: frontend.to_owned(),
+            attributes: attributes.clone(),
             inputs: inputs
+                .iter()
                 .filter_map(|(name, definition)| Some((name.clone(), producers.lookup(definition)?)))
                 .collect(),
         }

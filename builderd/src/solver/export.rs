@@ -79,7 +79,11 @@ impl Job {
             .map(|(id, platform)| Told {
                 id,
                 platform,
-                reference: outcome.references.find(id),
+                // Nothing is told of scratch.
+                reference: outcome
+                    .references
+                    .find(id)
+                    .filter(|reference| reference.edge.is_some()),
             })
             .collect();
         let failed = |error| SolveError::Attest(Arc::new(error));

@@ -105,6 +105,16 @@ impl Job {
         self.references().get(id).cloned()
     }
 
+    /// The result without any files.
+    pub fn scratch(&self) -> Reference {
+        Reference {
+            id: "".into(),
+            definition: Arc::default(),
+            scope: Arc::clone(self.notes().scope()),
+            edge: None,
+        }
+    }
+
     fn refer(
         &self,
         definition: &pb::Definition,
@@ -129,7 +139,7 @@ impl Job {
         request: BuildRequest,
         scope: &Arc<Scope>,
     ) -> Result<Outcome, SolveError> {
-        let scope = scope.child(self.asked(&request));
+        let scope = scope.child(self.asked(&request.frontend, &request.attributes, &request.inputs));
         let session = self
             .sessions()
             .ids()
