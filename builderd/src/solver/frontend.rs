@@ -299,7 +299,7 @@ impl Host for JobHost {
     }
 
     async fn source_time(&self, source: pb::SourceOp, name: String) -> Result<Option<i64>, HostError> {
-        self.0.source_time(source, &name).await
+        self.job.source_time(source, &name).await
     }
 
     fn warn(&self, finding: &Finding, source: &pb::SourceInfo) {

@@ -1,5 +1,6 @@
 //! What a request puts in place of images and stages.
 
+use crate::graph::builder::Operation;
 use base64::Engine as _;
 
 use super::*;

@@ -4,6 +4,7 @@
 //! that was the same so far, and from then on everything.
 
 use futures::Stream;
+use prost::Message as _;
 use proto::fsutil::{Packet, Stat};
 use proto::transfer::mode::Kind;
 use proto::transfer::{Event, ReceiveError, Receiving};
@@ -102,7 +103,11 @@ where
         while let Some(event) = self.files.next().await.map_err(failed)? {
             match event {
                 Event::Entry { id, kind, stat } => {
-                    listing += check_size(&stat)?;
+                    // The listing comes in as well, and for a folder that has not changed there is nothing else.
+                    let size = check_size(&stat)?;
+                    received += stat.encoded_len() as u64;
+                    progress(received);
+                    listing += size;
                     if listing > MAX_LISTING {
                         return Err(LocalError::ListingTooLarge { limit: MAX_LISTING });
                     }
