@@ -17,6 +17,7 @@ pub use collection::{Collection, GcPolicy, HistoryLimits};
 pub use file::RegistrySettings;
 
 use crate::executor;
+use crate::executor::cdi::Devices;
 use crate::listen::{Address, AddressError};
 
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Settings {
     /// Platforms to offer; empty for all that run.
     pub platforms: Vec<Platform>,
     pub labels: BTreeMap<String, String>,
+    /// Devices of the machine that steps may ask for.
+    pub devices: Devices,
     /// What is removed when it takes too much space.
     pub collection: Collection,
     pub history: HistoryLimits,
@@ -53,6 +56,8 @@ pub struct TlsFiles {
 pub enum Entitlement {
     NetworkHost,
     SecurityInsecure,
+    /// Whatever devices the machine has.
+    Device,
 }
 
 impl Entitlement {
@@ -60,11 +65,12 @@ impl Entitlement {
         match self {
             Self::NetworkHost => "network.host",
             Self::SecurityInsecure => "security.insecure",
+            Self::Device => "device",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::NetworkHost, Self::SecurityInsecure]
+        [Self::NetworkHost, Self::SecurityInsecure, Self::Device]
             .into_iter()
             .find(|entitlement| entitlement.name() == text)
     }
@@ -78,10 +84,8 @@ pub enum ConfigError {
     Parse { path: PathBuf, message: String },
     #[error(transparent)]
     Address(#[from] AddressError),
-    #[error("unknown entitlement {0:?}; known are network.host and security.insecure")]
+    #[error("unknown entitlement {0:?}; known are network.host, security.insecure and device")]
     Entitlement(String),
-    #[error("entitlement {0:?} is not supported; known are network.host and security.insecure")]
-    UnsupportedEntitlement(String),
     #[error(transparent)]
     Platform(#[from] binfmt::ParsePlatformError),
     #[error("label {0:?} is not of the form key=value")]
@@ -198,17 +202,15 @@ impl Settings {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?
         };
-        let entitlements = first_given([
+        let mut entitlements: Vec<Entitlement> = first_given([
             &flags.allow_insecure_entitlement[..],
             &file.insecure_entitlements[..],
         ])
         .iter()
-        .map(|text| match (Entitlement::parse(text), text.as_str()) {
-            (Some(entitlement), _) => Ok(entitlement),
-            (None, "device") => Err(ConfigError::UnsupportedEntitlement(text.clone())),
-            (None, _) => Err(ConfigError::Entitlement(text.clone())),
-        })
+        .map(|text| Entitlement::parse(text).ok_or_else(|| ConfigError::Entitlement(text.clone())))
         .collect::<Result<_, _>>()?;
+        // Which builds may use which device is for the clients to say.
+        entitlements.push(Entitlement::Device);
         let mut labels = file.worker.oci.labels.clone();
         for label in &flags.oci_worker_labels {
             let (key, value) = label
@@ -232,6 +234,7 @@ impl Settings {
                 .map(|text| text.parse())
                 .collect::<Result<_, _>>()?,
             labels,
+            devices: file.cdi.unwrap_or_default().devices(),
             collection: Collection::resolve(flags, &file.worker.oci)?,
             history: file.history.unwrap_or_default().limits(),
             provenance_folder: file

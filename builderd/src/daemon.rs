@@ -73,6 +73,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         run: root.join("run"),
         // Not by name: an upgrade may put another version there while this one runs.
         program: "/proc/self/exe".into(),
+        devices: settings.devices,
     });
     let emulators = Emulators::new(BinfmtMisc::at(BINFMT_MISC), InterpreterFolders::default());
     let builds = Arc::<Builds>::default();

@@ -5,6 +5,7 @@
 //! builds serve later ones: steps leave nothing running and may not change the network, so none learns of another.
 //! One sandbox is kept ready, as starting one costs a container engine 300 ms. The daemon itself mounts nothing.
 
+pub mod cdi;
 mod docker;
 mod native;
 mod protocol;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use cdi::Devices;
 use docker::Docker;
 pub use sandbox::Sandbox;
 use step::{ExitStatus, NetworkMode, SecurityMode, Step, StepError, Stream};
@@ -57,6 +59,8 @@ pub struct Config {
     pub run: PathBuf,
     /// The executable that has the `runner` role, by whatever name.
     pub program: PathBuf,
+    /// Devices of the machine that steps may ask for.
+    pub devices: Devices,
 }
 
 impl Config {
@@ -183,6 +187,10 @@ impl Executor {
         {
             tracing::warn!("the container engine still starts a sandbox");
         }
+    }
+
+    pub fn devices(&self) -> &Devices {
+        &self.shared.config.devices
     }
 
     /// `docker` or `native`, for the worker's labels.
@@ -343,7 +351,8 @@ impl Place {
     fn of(step: &Step) -> Self {
         Self {
             host_network: step.network == NetworkMode::Host,
-            privileged: step.security == SecurityMode::Insecure,
+            // Its containers cannot open other devices than the usual ones.
+            privileged: step.security == SecurityMode::Insecure || !step.devices.is_empty(),
         }
     }
 

@@ -104,6 +104,10 @@ pub enum OpError {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Device(#[from] crate::executor::cdi::DeviceError),
+    #[error("device {0} is requested by the build but not allowed; --allow device=NAME allows it")]
+    ForbiddenDevices(String),
     #[error("{entitlement} is not allowed")]
     NotAllowed { entitlement: &'static str },
     #[error("context canceled")]

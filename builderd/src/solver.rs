@@ -6,6 +6,7 @@
 
 mod attest;
 pub mod cache_key;
+mod devices;
 mod error;
 mod export;
 mod frontend;

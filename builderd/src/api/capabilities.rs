@@ -65,6 +65,7 @@ pub(super) const OPERATIONS: &[&str] = &[
     "source.http.header",
     "source.policy.session",
     "exec.meta.base",
+    "exec.meta.cdi",
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.removemountstubs.recursive",

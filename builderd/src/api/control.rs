@@ -262,11 +262,16 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(), Status> {
 fn granted(daemon: &Daemon, asked: &[String]) -> Result<Entitlements, Status> {
     let mut granted = Entitlements::default();
     for name in asked {
+        if let Some(device) = name.strip_prefix("device=") {
+            grant_device(&mut granted, device)?;
+            continue;
+        }
         let allowed =
             Entitlement::parse(name).filter(|entitlement| daemon.entitlements.contains(entitlement));
         match allowed {
             Some(Entitlement::NetworkHost) => granted.network_host = true,
             Some(Entitlement::SecurityInsecure) => granted.security_insecure = true,
+            Some(Entitlement::Device) => granted.all_devices = true,
             None => {
                 let text =
                     format!("granting entitlement {name} is not allowed by build daemon configuration");
@@ -275,6 +280,28 @@ fn granted(daemon: &Daemon, asked: &[String]) -> Result<Entitlements, Status> {
         }
     }
     Ok(granted)
+}
+
+/// `NAME[,alias=NAME]`: a device, and what the build calls it.
+fn grant_device(granted: &mut Entitlements, text: &str) -> Result<(), Status> {
+    let mut fields = text.split(',');
+    let name = fields.next().unwrap_or_default().to_owned();
+    let mut alias = None;
+    for field in fields {
+        match field.split_once('=') {
+            Some(("alias", value)) => alias = Some(value.to_owned()),
+            _ => {
+                return Err(Status::invalid_argument(format!(
+                    "invalid device config {field:?}: write device=NAME[,alias=NAME]"
+                )));
+            }
+        }
+    }
+    match alias {
+        Some(alias) => granted.devices.insert(alias, Some(name)),
+        None => granted.devices.insert(name, None),
+    };
+    Ok(())
 }
 
 /// Resolves when the build's session ends. A build without one needs none.

@@ -50,6 +50,7 @@ impl World {
             run: state.join("run"),
             state,
             program: "/nonexistent".into(),
+            devices: Default::default(),
         });
         let emulators = Emulators::new(
             BinfmtMisc::at(folder.path().join("none")),

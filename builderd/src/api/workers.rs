@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use proto::pb;
-use proto::types::{GcPolicy, WorkerRecord};
+use proto::types::{CdiDevice, GcPolicy, WorkerRecord};
 
 use super::Daemon;
+use crate::executor::cdi::Device;
 use crate::{config, version};
 
 const LABEL_PREFIX: &str = "org.mobyproject.buildkit.worker.";
@@ -41,7 +42,23 @@ pub(super) async fn record(daemon: &Daemon) -> WorkerRecord {
         platforms,
         gc_policy: daemon.collection.iter().map(gc_policy).collect(),
         buildkit_version: Some(version::message()),
+        cdi_devices: solver
+            .executor()
+            .devices()
+            .list()
+            .into_iter()
+            .map(device)
+            .collect(),
         ..WorkerRecord::default()
+    }
+}
+
+fn device(device: Device) -> CdiDevice {
+    CdiDevice {
+        name: device.name,
+        auto_allow: device.auto_allow,
+        annotations: device.annotations.into_iter().collect(),
+        on_demand: false,
     }
 }
 

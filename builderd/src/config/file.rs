@@ -9,6 +9,7 @@ use toml::Value;
 
 use super::ConfigError;
 use super::collection::{History, Policy, Space};
+use crate::executor::cdi::Devices;
 
 /// Every key that BuildKit knows. Those of type [`Value`] do nothing here and are named in a warning.
 #[derive(Debug, Default, Deserialize)]
@@ -32,7 +33,7 @@ pub(super) struct File {
     #[serde(rename = "proxyNetwork")]
     proxy_network: Option<Value>,
     otel: Option<Value>,
-    cdi: Option<Value>,
+    pub cdi: Option<Cdi>,
     dns: Option<Value>,
     pub history: Option<History>,
     frontend: Option<Value>,
@@ -40,6 +41,28 @@ pub(super) struct File {
     #[serde(rename = "provenanceEnvDir")]
     pub provenance_env_dir: Option<PathBuf>,
     cache: Option<Value>,
+}
+
+/// Devices of the machine that steps may ask for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cdi {
+    #[serde(default)]
+    disabled: bool,
+    #[serde(default, rename = "specDirs")]
+    spec_dirs: Vec<PathBuf>,
+    #[serde(default, rename = "autoAllowed")]
+    auto_allowed: Vec<String>,
+}
+
+impl Cdi {
+    pub(super) fn devices(self) -> Devices {
+        match (self.disabled, self.spec_dirs.is_empty()) {
+            (true, _) => Devices::none(),
+            (false, true) => Devices::default().allowing(self.auto_allowed),
+            (false, false) => Devices::new(self.spec_dirs, self.auto_allowed),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -232,7 +255,6 @@ impl File {
         [
             ("proxyNetwork", &self.proxy_network),
             ("otel", &self.otel),
-            ("cdi", &self.cdi),
             ("dns", &self.dns),
             ("frontend", &self.frontend),
             ("system", &self.system),

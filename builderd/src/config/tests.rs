@@ -34,7 +34,10 @@ ca = ["/ca.pem"]
 "#;
     let from_file = resolve(&[], toml).unwrap();
     assert_eq!(from_file.root, Path::new("/file"));
-    assert_eq!(from_file.entitlements, [Entitlement::SecurityInsecure]);
+    assert_eq!(
+        from_file.entitlements,
+        [Entitlement::SecurityInsecure, Entitlement::Device]
+    );
     assert_eq!(from_file.addresses, ["tcp://127.0.0.1:1".parse().unwrap()]);
     assert_eq!(from_file.registries["docker.io"].mirrors, ["mirror.example:5000"]);
     assert!(from_file.registries["mirror.example:5000"].http);
@@ -49,7 +52,10 @@ ca = ["/ca.pem"]
     ];
     let from_flags = resolve(&arguments, toml).unwrap();
     assert_eq!(from_flags.root, Path::new("/flag"));
-    assert_eq!(from_flags.entitlements, [Entitlement::NetworkHost]);
+    assert_eq!(
+        from_flags.entitlements,
+        [Entitlement::NetworkHost, Entitlement::Device]
+    );
     assert_eq!(from_flags.addresses.len(), 2);
     assert_eq!(from_flags.executor, executor::Choice::Native);
     assert_eq!(from_flags.labels["a"], "flag");
@@ -84,7 +90,6 @@ fn what_cannot_be_done_is_refused_by_name() {
         (&["--oci-worker=false"][..], ""),
         (&["--containerd-worker=true"], ""),
         (&[], "[worker.containerd]\nenabled = true"),
-        (&["--allow-insecure-entitlement=device"], ""),
         (&["--allow-insecure-entitlement=everything"], ""),
         (&["--tlscert=/c"], ""),
         (&["--tlscacert=/c"], ""),

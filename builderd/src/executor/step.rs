@@ -28,6 +28,20 @@ pub struct Step {
     pub ulimits: Vec<Ulimit>,
     /// Size of /dev/shm in bytes.
     pub shm_size: Option<u64>,
+    /// Devices of the machine that it may use.
+    pub devices: Vec<DeviceNode>,
+}
+
+/// A device that a step finds at `path`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    pub path: String,
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 impl Step {
@@ -46,6 +60,7 @@ impl Step {
             security: SecurityMode::Sandbox,
             ulimits: Vec::new(),
             shm_size: None,
+            devices: Vec::new(),
         }
     }
 }

@@ -66,6 +66,8 @@ pub enum Problem {
     UnknownCapability(String),
     #[error("failed to write the answer")]
     WriteAnswer(#[source] serde_json::Error),
+    #[error("invalid device {0:?}: write --device=NAME[,required]")]
+    Device(String),
     #[error("{what} is not supported by this builder{way_out}")]
     Unsupported { what: String, way_out: &'static str },
     #[error("invalid build context")]

@@ -27,12 +27,11 @@ struct Bound {
 
 impl Frame {
     pub(super) fn run(&mut self, step: &Step, run: &Run, lowering: &mut Lowering<'_>) -> Result<(), Problem> {
-        if run.security == Security::Insecure {
-            return Err(unsupported("RUN --security=insecure"));
-        }
-        if !run.devices.is_empty() {
-            return Err(unsupported("RUN --device"));
-        }
+        let devices = run
+            .devices
+            .iter()
+            .map(|text| device(text))
+            .collect::<Result<_, _>>()?;
         let mut bound = vec![Bound {
             from: self.root,
             mount: plain_mount("/"),
@@ -111,6 +110,10 @@ impl Frame {
             Network::None => pb::NetMode::None,
             Network::Host => pb::NetMode::Host,
         };
+        let security = match run.security {
+            Security::Sandbox => pb::SecurityMode::Sandbox,
+            Security::Insecure => pb::SecurityMode::Insecure,
+        };
         let meta = pb::Meta {
             args: words.clone(),
             env: environment.to_pairs(),
@@ -129,9 +132,9 @@ impl Frame {
             meta: Some(meta),
             mounts,
             network: network.into(),
-            security: pb::SecurityMode::Sandbox.into(),
+            security: security.into(),
             secretenv: secrets,
-            cdi_devices: Vec::new(),
+            cdi_devices: devices,
         };
         self.root = Some(lowering.builder.add(Operation {
             kind: pb::op::Op::Exec(exec),
@@ -273,10 +276,27 @@ impl Frame {
     }
 }
 
-fn unsupported(what: &str) -> Problem {
-    Problem::Unsupported {
-        what: what.to_owned(),
-        way_out: "; steps run in a sandbox with Docker's default rights",
+/// `NAME[,required]`, or the same as `name=NAME,required=true`.
+fn device(text: &str) -> Result<pb::CdiDevice, Problem> {
+    let wrong = || Problem::Device(text.to_owned());
+    let (mut name, mut required) = (None, false);
+    for field in text.split(',') {
+        match field.split_once('=') {
+            None if field.eq_ignore_ascii_case("required") => required = true,
+            Some((key, value)) if key.eq_ignore_ascii_case("required") => {
+                required = value.parse().map_err(|_| wrong())?;
+            }
+            Some((key, value)) if key.eq_ignore_ascii_case("name") && name.is_none() => name = Some(value),
+            _ if name.is_none() => name = Some(field),
+            _ => return Err(wrong()),
+        }
+    }
+    match name {
+        Some(name) if !name.is_empty() => Ok(pb::CdiDevice {
+            name: name.to_owned(),
+            optional: !required,
+        }),
+        _ => Err(wrong()),
     }
 }
 
@@ -436,5 +456,25 @@ fn summary(document: &str) -> String {
         format!("{first}...")
     } else {
         first.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_and_may_be_required() {
+        for (text, name, optional) in [
+            ("vendor.com/class=x", "vendor.com/class=x", true),
+            ("vendor.com/class=x,required", "vendor.com/class=x", false),
+            ("name=fast,required=true", "fast", false),
+        ] {
+            let found = device(text).unwrap();
+            assert_eq!((found.name.as_str(), found.optional), (name, optional), "{text}");
+        }
+        for wrong in ["", "required", "a,b", "a,required=perhaps"] {
+            assert!(device(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

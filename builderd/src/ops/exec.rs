@@ -15,11 +15,11 @@ use proto::pb;
 use tokio_util::sync::CancellationToken;
 
 use super::OpError;
-use crate::executor::Sandboxes;
 use crate::executor::step::{
     ExtraHost, FileSystem, Mount, NetworkMode, SecurityMode, Source, Step, StepError, Stream, Ulimit,
     Writable,
 };
+use crate::executor::{Sandboxes, cdi};
 use crate::progress::{LogStream, VertexProgress};
 use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
 
@@ -33,6 +33,7 @@ pub struct Lent {
     pub secrets: Secrets,
     pub agents: Agents,
     pub caches: Caches,
+    pub devices: cdi::Given,
 }
 
 /// What a step finds programs by when neither image nor Dockerfile say.
@@ -117,11 +118,6 @@ struct Plan {
 impl Plan {
     fn of(op: &pb::ExecOp, inputs: &[Snapshot], lent: &Lent, store: &Store) -> Result<Self, OpError> {
         let meta = op.meta.clone().unwrap_or_default();
-        if !op.cdi_devices.is_empty() {
-            return Err(OpError::Unsupported(
-                "devices (RUN --device) are not supported yet".into(),
-            ));
-        }
         let mut root = None;
         let mut mounts = Vec::new();
         let mut outputs = Vec::new();
@@ -195,7 +191,9 @@ impl Plan {
         }
         let root = root.ok_or_else(|| OpError::Unsupported("a step needs a root file system".into()))?;
         let mut env = environment(&meta);
+        env.extend(lent.devices.env.iter().cloned());
         env.extend(lent.secrets.variables(op)?);
+        mounts.extend(lent.devices.mounts.iter().cloned());
         let step = Step {
             mounts,
             env,
@@ -218,6 +216,7 @@ impl Plan {
                     hard: limit.hard,
                 })
                 .collect(),
+            devices: lent.devices.nodes.clone(),
             ..Step::new(root, meta.args)
         };
         Ok(Self {

@@ -310,6 +310,7 @@ impl Job {
         Ok(Lent {
             secrets: self.secrets(op).await?,
             agents: self.agents(op).await?,
+            devices: self.devices(op)?,
             caches: self.caches(op, inputs, fresh).await?,
         })
     }

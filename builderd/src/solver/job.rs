@@ -1,6 +1,6 @@
 //! One build: its graph, what of it is done, and everything that ends with it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binfmt::Platform;
@@ -22,10 +22,14 @@ use crate::sources::image::Images;
 use crate::store::{CacheKey, CachedResult, Snapshot, Store};
 
 /// What a client may ask for beyond the ordinary, as granted to one build.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
     pub network_host: bool,
     pub security_insecure: bool,
+    /// Whatever devices there are.
+    pub all_devices: bool,
+    /// These devices; one that has another name in the build, by that name.
+    pub devices: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug)]
@@ -344,6 +348,10 @@ impl Job {
             proved.extend(open);
         }
         Ok(())
+    }
+
+    pub(super) fn entitlements(&self) -> &Entitlements {
+        &self.entitlements
     }
 
     fn check_entitlements(&self, op: &pb::ExecOp) -> Result<(), OpError> {

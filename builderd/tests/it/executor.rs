@@ -173,6 +173,7 @@ fn config(state: &Path, choice: Choice) -> Config {
         state: state.to_owned(),
         run: state.join("run"),
         program: env!("CARGO_BIN_EXE_builderd").into(),
+        devices: Default::default(),
     }
 }
 

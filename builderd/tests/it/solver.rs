@@ -39,6 +39,7 @@ impl World {
             state: root.clone(),
             run: root.join("run"),
             program: env!("CARGO_BIN_EXE_builderd").into(),
+            devices: Default::default(),
         });
         Solver::new(store, executor, Emulators::default(), registry::Config::default())
     }
@@ -399,4 +400,114 @@ async fn a_root_with_the_same_layer_twice_runs() {
     )
     .await;
     assert_eq!(outputs.expect("the step finds the file").len(), 1);
+}
+
+/// What is at a path of a snapshot, looked for by a step.
+fn check(builder: &mut Builder, tools: Output, looked_at: Output, script: &str) -> Output {
+    builder.add(Operation {
+        kind: pb::op::Op::Exec(pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: ["/bin/busybox", "sh", "-c", script].map(str::to_owned).to_vec(),
+                cwd: "/".to_owned(),
+                ..Default::default()
+            }),
+            mounts: vec![
+                pb::Mount {
+                    input: 0,
+                    dest: "/".to_owned(),
+                    output: 0,
+                    ..Default::default()
+                },
+                pb::Mount {
+                    input: 1,
+                    // Below the working folder.
+                    dest: "m".to_owned(),
+                    output: -1,
+                    readonly: true,
+                    ..Default::default()
+                },
+            ],
+            ..Default::default()
+        }),
+        inputs: vec![tools, looked_at],
+        platform: None,
+        note: Note::default(),
+    })
+}
+
+fn merge(builder: &mut Builder, inputs: Vec<Output>) -> Output {
+    let op = pb::MergeOp {
+        inputs: (0..inputs.len())
+            .map(|index| pb::MergeInput {
+                input: i64::try_from(index).expect("few inputs"),
+            })
+            .collect(),
+    };
+    builder.add(Operation {
+        kind: pb::op::Op::Merge(op),
+        inputs,
+        platform: None,
+        note: Note::default(),
+    })
+}
+
+fn diff(builder: &mut Builder, lower: Output, upper: Output) -> Output {
+    let op = pb::DiffOp {
+        lower: Some(pb::LowerDiffInput { input: 0 }),
+        upper: Some(pb::UpperDiffInput { input: 1 }),
+    };
+    builder.add(Operation {
+        kind: pb::op::Op::Diff(op),
+        inputs: vec![lower, upper],
+        platform: None,
+        note: Note::default(),
+    })
+}
+
+#[tokio::test]
+async fn merges_lay_files_and_deletions_over_each_other() {
+    if !possible() {
+        return;
+    }
+    let world = World::new();
+    let mut builder = Builder::default();
+    let base = base(&mut builder);
+    let busybox = "/bin/busybox";
+    let lower = shell(
+        &mut builder,
+        base,
+        &format!("{busybox} mkdir /d; echo 1 > /d/a; echo 1 > /d/b; echo 1 > /gone"),
+    );
+    // Removed and made anew, the folder hides what was in it, but nothing else.
+    let upper = shell(
+        &mut builder,
+        lower,
+        &format!("{busybox} rm -r /d /gone; {busybox} mkdir /d; echo 2 > /d/a"),
+    );
+    let other = shell(
+        &mut builder,
+        base,
+        &format!("{busybox} mkdir /d; echo 3 > /d/c; echo 3 > /gone; echo 3 > /kept"),
+    );
+    let changes = diff(&mut builder, lower, upper);
+    let merged = merge(&mut builder, vec![other, changes]);
+    let seen = check(
+        &mut builder,
+        base,
+        merged,
+        "cd /m && [ \"$(echo d/* kept)\" = 'd/a d/c kept' ] && [ ! -e gone ] && read a < d/a && [ $a = 2 ]",
+    );
+    // No ancestor: compared file by file.
+    let reverse = diff(&mut builder, upper, other);
+    let both = merge(&mut builder, vec![seen, upper, reverse]);
+    let seen = check(
+        &mut builder,
+        base,
+        both,
+        "cd /m && [ \"$(echo d/* kept gone)\" = 'd/c kept gone' ]",
+    );
+    let definition = builder.definition(Some(seen), None);
+    let (result, vertices) = world.build(&definition).await;
+    let errors: Vec<&str> = vertices.iter().map(|vertex| vertex.error.as_str()).collect();
+    assert!(result.is_ok(), "{result:?} {errors:?}");
 }

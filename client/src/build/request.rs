@@ -15,7 +15,7 @@ use super::context::{self, Inputs};
 use super::outputs::{self, Output, Shorthands};
 use super::parts::Part;
 use super::session::Offer;
-use super::values::{self, SecretSource};
+use super::values::{self, AgentSource, SecretSource};
 use crate::platforms;
 use crate::settings::Settings;
 use crate::size;
@@ -67,6 +67,7 @@ pub struct Plan {
     pub outputs: Vec<Output>,
     pub folders: BTreeMap<String, PathBuf>,
     pub secrets: BTreeMap<String, SecretSource>,
+    pub agents: BTreeMap<String, AgentSource>,
     pub platforms: Vec<Platform>,
     pub cache: control::CacheOptions,
     /// Keeps what the inputs need until the build is over.
@@ -87,6 +88,7 @@ impl Plan {
         }
         let platforms = platforms(flags, settings)?;
         let secrets = values::secrets(&flags.secrets, settings)?;
+        let agents = values::agents(&flags.ssh, settings)?;
         let mut outputs = outputs::parse(
             &flags.outputs,
             Shorthands {
@@ -192,6 +194,7 @@ impl Plan {
             outputs,
             folders,
             secrets,
+            agents,
             platforms,
             cache: caches(flags)?,
             inputs,
@@ -203,6 +206,7 @@ impl Plan {
         Offer {
             folders: self.folders.clone(),
             secrets: self.secrets.clone(),
+            agents: self.agents.clone(),
             destinations: part
                 .outputs
                 .iter()
@@ -255,10 +259,6 @@ impl Plan {
 
 /// What would be wrong to leave out silently.
 fn refuse_unsupported(flags: &Flags) -> anyhow::Result<()> {
-    ensure!(
-        flags.ssh.is_empty(),
-        "--ssh is not supported yet: use --secret with a key or token"
-    );
     for attest in &flags.attests {
         let fields = csv::fields(attest, ',')?;
         let has = |wanted: &str| fields.iter().any(|field| field == wanted);

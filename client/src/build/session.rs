@@ -9,6 +9,7 @@ mod follow;
 mod receive;
 mod secrets;
 mod send;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use proto::filesync::auth_server::AuthServer;
 use proto::filesync::file_send_server::FileSendServer;
 use proto::filesync::file_sync_server::FileSyncServer;
 use proto::secrets::secrets_server::SecretsServer;
+use proto::sshforward::ssh_server::SshServer;
 use proto::tunnel::{self, Tunnel};
 use registry::docker_config::DockerConfig;
 use tokio::sync::oneshot;
@@ -31,14 +33,16 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::outputs::Destination;
-use super::values::SecretSource;
+use super::values::{AgentSource, SecretSource};
 use crate::daemon;
 use crate::settings::Settings;
 
-const METHODS: [&str; 6] = [
+const METHODS: [&str; 8] = [
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.Auth/Credentials",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.sshforward.v1.SSH/CheckAgent",
+    "/moby.sshforward.v1.SSH/ForwardAgent",
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.FileSync/TarStream",
     "/moby.filesync.v1.FileSend/DiffCopy",
@@ -49,6 +53,8 @@ const METHODS: [&str; 6] = [
 pub struct Offer {
     pub folders: BTreeMap<String, PathBuf>,
     pub secrets: BTreeMap<String, SecretSource>,
+    /// SSH agents.
+    pub agents: BTreeMap<String, AgentSource>,
     /// By the number of the export.
     pub destinations: Vec<Destination>,
     pub credentials: DockerConfig,
@@ -98,7 +104,10 @@ pub async fn serve(channel: Channel, id: &str, offer: Offer, tasks: &Tasks) -> R
     let metadata = (
         id.to_owned(),
         offer.shared_key.clone(),
-        !offer.destinations.is_empty(),
+        [
+            ("FileSend", !offer.destinations.is_empty()),
+            ("SSH", !offer.agents.is_empty()),
+        ],
     );
     let routes = routes(offer, tasks).await;
 
@@ -110,8 +119,8 @@ pub async fn serve(channel: Channel, id: &str, offer: Offer, tasks: &Tasks) -> R
             .await
             .map_err(|_| Status::aborted("the session has ended"))?;
         let mut request = Request::new(outgoing.map(|data| BytesMessage { data }));
-        let (id, shared_key, receives) = metadata;
-        describe(&mut request, &id, &shared_key, receives)?;
+        let (id, shared_key, offered) = metadata;
+        describe(&mut request, &id, &shared_key, offered)?;
         let response = daemon::control(channel).session(request).await?;
         Ok::<_, Status>(response.into_inner().map_ok(|message| message.data))
     }
@@ -124,7 +133,13 @@ pub async fn serve(channel: Channel, id: &str, offer: Offer, tasks: &Tasks) -> R
     served.map_err(|error| Status::unavailable(crate::error::chain(&error)))
 }
 
-fn describe<T>(request: &mut Request<T>, id: &str, shared_key: &str, receives: bool) -> Result<(), Status> {
+/// `offered` says of services that not every build has whether this one does.
+fn describe<T>(
+    request: &mut Request<T>,
+    id: &str,
+    shared_key: &str,
+    offered: [(&str, bool); 2],
+) -> Result<(), Status> {
     let value = |text: &str| {
         AsciiMetadataValue::try_from(text)
             .map_err(|_| Status::invalid_argument(format!("{text:?} is no header value")))
@@ -133,10 +148,11 @@ fn describe<T>(request: &mut Request<T>, id: &str, shared_key: &str, receives: b
     metadata.insert("x-docker-expose-session-uuid", value(id)?);
     metadata.insert("x-docker-expose-session-name", value("")?);
     metadata.insert("x-docker-expose-session-sharedkey", value(shared_key)?);
-    for method in METHODS
-        .iter()
-        .filter(|method| receives || !method.contains("FileSend"))
-    {
+    for method in METHODS.iter().filter(|method| {
+        offered
+            .iter()
+            .all(|(service, is_there)| *is_there || !method.contains(service))
+    }) {
         metadata.append(
             "x-docker-expose-session-grpc-method",
             AsciiMetadataValue::from_static(method),
@@ -161,6 +177,7 @@ async fn routes(offer: Offer, tasks: &Tasks) -> Routes {
         sources: offer.secrets,
         settings: offer.settings.clone(),
     };
+    let agents = ssh::Agents::new(offer.agents, tasks.clone());
     let send = send::Results {
         destinations: Arc::new(offer.destinations),
         settings: offer.settings,
@@ -170,6 +187,7 @@ async fn routes(offer: Offer, tasks: &Tasks) -> Routes {
         .add_service(limits(FileSyncServer::new(files)))
         .add_service(AuthServer::new(auth))
         .add_service(SecretsServer::new(secrets))
+        .add_service(SshServer::new(agents))
         .add_service(FileSendServer::new(send).max_decoding_message_size(tunnel::MAX_MESSAGE))
 }
 

@@ -33,6 +33,7 @@ impl SharedSession {
         Offer {
             folders: self.folders.clone(),
             secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
             destinations: Vec::new(),
             credentials: DockerConfig::default(),
             shared_key: self.shared_key.clone(),

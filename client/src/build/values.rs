@@ -151,6 +151,59 @@ pub fn secrets(values: &[String], settings: &Settings) -> anyhow::Result<BTreeMa
     Ok(secrets)
 }
 
+/// Where the keys of an SSH agent are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentSource {
+    /// The socket of an agent that runs.
+    Socket(PathBuf),
+    /// Files of keys.
+    Keys(Vec<PathBuf>),
+}
+
+/// `default|NAME[=SOCKET|KEY[,KEY…]]`. Without a path it is the agent that `SSH_AUTH_SOCK` names.
+pub fn agents(values: &[String], settings: &Settings) -> anyhow::Result<BTreeMap<String, AgentSource>> {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    let mut agents = BTreeMap::new();
+    for value in values {
+        let (id, paths) = value.split_once('=').unwrap_or((value, ""));
+        ensure!(
+            !id.is_empty(),
+            "--ssh \"{value}\" has no name: write default or NAME=PATH"
+        );
+        let mut paths: Vec<PathBuf> = paths
+            .split(',')
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+            .collect();
+        if paths.is_empty() {
+            let socket = settings.get("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+            let socket = socket.context(
+                "--ssh without a path needs a running SSH agent: set SSH_AUTH_SOCK, or write NAME=KEYFILE",
+            )?;
+            paths.push(socket.into());
+        }
+        let mut sockets = 0;
+        for path in &paths {
+            let found = std::fs::metadata(path)
+                .with_context(|| format!("failed to stat {}, which --ssh names", path.display()))?;
+            sockets += usize::from(found.file_type().is_socket());
+        }
+        let source = match (sockets, &paths[..]) {
+            (0, _) => AgentSource::Keys(paths),
+            (1, [socket]) => AgentSource::Socket(socket.clone()),
+            _ => bail!(
+                "invalid combination of keys and sockets in --ssh \"{value}\": name one socket, or key files"
+            ),
+        };
+        ensure!(
+            agents.insert(id.to_owned(), source).is_none(),
+            "--ssh names {id} twice"
+        );
+    }
+    Ok(agents)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +236,26 @@ mod tests {
             "nofile=1:2,core=0:0"
         );
         assert!(ulimits(&list(&["nofile=2:1"])).is_err());
+    }
+
+    #[test]
+    fn agents_are_sockets_or_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, key) = (folder.path().join("socket"), folder.path().join("key"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::fs::write(&key, "").unwrap();
+        let (socket, key) = (socket.display().to_string(), key.display().to_string());
+        let settings = Settings::of(&[("SSH_AUTH_SOCK", &socket)]);
+        let found = agents(&[String::from("default"), format!("b={key},{key}")], &settings).unwrap();
+        assert_eq!(found["default"], AgentSource::Socket(socket.clone().into()));
+        assert_eq!(
+            found["b"],
+            AgentSource::Keys(vec![key.clone().into(), key.clone().into()])
+        );
+        let both = format!("x={key},{socket}");
+        for wrong in [both.as_str(), "x=/none", "=x"] {
+            assert!(agents(&[wrong.to_owned()], &settings).is_err(), "{wrong}");
+        }
     }
 
     #[test]

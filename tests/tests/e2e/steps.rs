@@ -203,3 +203,72 @@ RUN test ! -e /cache/turns && test ! -e /own/turns
         assert_eq!(std::fs::read_to_string(out.join("seen")).unwrap(), seen);
     }
 }
+
+#[test]
+fn an_ssh_agent_is_a_socket_for_one_step() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "\
+FROM @base@
+RUN --mount=type=ssh,mode=0640,uid=7,gid=8 test -S \"$SSH_AUTH_SOCK\" \
+ && test \"$(stat -c %a:%u:%g $SSH_AUTH_SOCK)\" = 640:7:8
+RUN --mount=type=ssh,id=other test -z \"$SSH_AUTH_SOCK\" || test ! -e \"$SSH_AUTH_SOCK\"
+RUN test -z \"$SSH_AUTH_SOCK\"
+";
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    let socket = world.folder().join("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let agent = format!("default={}", socket.display());
+    world.build(&context, &["--ssh", &agent]).succeeded();
+    let dockerfile = "FROM @base@\nRUN --mount=type=ssh,required true\n";
+    world
+        .build_fails("required", dockerfile)
+        .said(&["Dockerfile:2", "no SSH key \"default\" forwarded from the client"]);
+}
+
+#[test]
+fn what_was_not_allowed_is_refused_by_name() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    for (name, options, refusal) in [
+        (
+            "insecure",
+            "--security=insecure",
+            "security.insecure is not allowed",
+        ),
+        ("host", "--network=host", "network.host is not allowed"),
+        (
+            "device",
+            "--device=none.com/device=x,required",
+            "required device \"none.com/device=x\" is not registered",
+        ),
+    ] {
+        let dockerfile = format!("FROM @base@\nRUN {options} true\n");
+        world.build_fails(name, &dockerfile).said(&[refusal]);
+    }
+}
+
+#[test]
+fn steps_that_share_a_cache_with_files_see_each_other() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let wait = "for i in $(seq 100); do test -e /c/$other && exit 0; sleep 0.1; done; exit 1";
+    let step = |own: &str, other: &str| {
+        format!(
+            "FROM @base@ AS {own}\nRUN --mount=type=cache,id=both,target=/c,mode=0777 other={other}; touch /c/{own}; {wait}\n"
+        )
+    };
+    let dockerfile = format!(
+        "{}{}FROM @base@\nCOPY --from=one /bin /one\nCOPY --from=two /bin /two\n",
+        step("one", "two"),
+        step("two", "one")
+    );
+    let context = world.context("context", &[("Dockerfile", &dockerfile)]);
+    world.build(&context, &[]).succeeded();
+}

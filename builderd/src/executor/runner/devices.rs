@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::mount::MountAttrFlags;
 
 use super::mounting::{self, Doing, NOSUID_NODEV_NOEXEC, SetupError};
+use super::volumes::Targets;
+use crate::executor::step::DeviceNode;
 
 /// Name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -124,6 +126,33 @@ fn mount_nodes(dev: BorrowedFd<'_>, folder: &Path) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Mounts the machine's devices that a step asked for, each by itself: so they work also where no others do.
+pub(super) fn add(
+    devices: &[DeviceNode],
+    targets: &mut Targets<'_>,
+    memory: &Path,
+) -> Result<(), SetupError> {
+    for (number, device) in devices.iter().enumerate() {
+        let own = memory.join(format!("device-{number}"));
+        add_one(device, &own, targets).doing(|| format!("placing device {}", device.path))?;
+    }
+    Ok(())
+}
+
+fn add_one(device: &DeviceNode, own: &Path, targets: &mut Targets<'_>) -> io::Result<()> {
+    let kind = if device.block {
+        FileType::BlockDevice
+    } else {
+        FileType::CharacterDevice
+    };
+    let mode = Mode::from_raw_mode(device.mode & 0o777);
+    mknodat(CWD, own, kind, mode, makedev(device.major, device.minor))?;
+    std::os::unix::fs::lchown(own, Some(device.uid), Some(device.gid))?;
+    chmodat(CWD, own, mode, rustix::fs::AtFlags::empty())?;
+    let target = targets.file(&device.path)?;
+    mounting::bind(mounting::refer(own)?.as_fd(), target.as_fd(), false)
 }
 
 fn nodes(dev: BorrowedFd<'_>) -> io::Result<()> {

@@ -235,6 +235,7 @@ fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<(Vec<Pat
             })
             .doing(|| format!("placing /etc/{name}"))?;
     }
+    devices::add(&step.devices, &mut targets, &housing.memory)?;
     volumes::mount_all(&step.mounts, &mut targets, &housing.memory, &spare, usable)?;
     Ok((targets.into_made(), stdin))
 }

@@ -75,11 +75,6 @@ fn errors_name_their_lines() {
             "unexpected key 'tpye' in 'tpye=bind' (did you mean type?)",
             vec![2],
         ),
-        (
-            "FROM busybox\nRUN --security=insecure x",
-            "RUN --security=insecure is not supported by this builder; steps run in a sandbox with Docker's default rights",
-            vec![2],
-        ),
         ("FROM busybox\nRUN []", "arguments are required", vec![2]),
         (
             "FROM busybox\nEXPOSE 99999",

@@ -85,6 +85,9 @@ pub struct BuildArgs {
     /// Allow extra privileged entitlement (network.host, security.insecure, device)
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     allow: Vec<String>,
+    /// SSH agent socket or keys to expose to the build (format: "default|<id>[=<socket>|<key>[,<key>]]")
+    #[arg(long, value_name = "SSH")]
+    ssh: Vec<String>,
     /// Secret to expose to the build (format: "id=mysecret[,src=/local/secret]")
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
@@ -107,8 +110,6 @@ pub struct BuildArgs {
     /// Cache export destinations (e.g. "type=inline", "type=registry,ref=user/app:cache")
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
-    #[arg(long, hide = true)]
-    ssh: Vec<String>,
     #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
