@@ -5,6 +5,7 @@
 use std::env;
 use std::path::PathBuf;
 
+use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::{Label, Type};
 use tonic_prost_build::Builder;
@@ -36,6 +37,8 @@ fn main() -> Result<(), Failure> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
 
     let files = protox::compile(FILES, [ROOT])?;
+    // For the details of errors that carry messages as JSON.
+    std::fs::write(out.join("wire.bin"), files.encode_to_vec())?;
     with_json(tonic_prost_build::configure(), &files)
         .btree_map(".")
         .bytes(".")

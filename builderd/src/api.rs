@@ -7,13 +7,16 @@ mod bridge;
 mod build;
 pub mod builds;
 mod capabilities;
+mod containers;
 mod content;
 mod control;
 mod disk;
 mod export;
 mod files;
+mod gateway;
 pub mod history;
 mod images;
+mod processes;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -71,7 +74,7 @@ pub async fn routes(daemon: Arc<Daemon>) -> Routes {
     let content = ContentServer::new(content::Service(daemon.solver.store().clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let bridge = LlbBridgeServer::new(bridge::Service(daemon))
+    let bridge = LlbBridgeServer::new(bridge::Service::new(daemon))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let mut routes = RoutesBuilder::default();

@@ -6,6 +6,7 @@
 //! One sandbox is kept ready, as starting one costs a container engine 300 ms. The daemon itself mounts nothing.
 
 pub mod cdi;
+mod conversation;
 mod docker;
 mod native;
 mod protocol;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use cdi::Devices;
+pub use conversation::{Conversation, Input, Launch};
 use docker::Docker;
 pub use sandbox::Sandbox;
 use step::{ExitStatus, NetworkMode, SecurityMode, Step, StepError, Stream};
@@ -380,6 +382,19 @@ impl Sandboxes {
             return Err(StepError::Cancelled);
         };
         sandbox?.run(step, output, cancel).await
+    }
+
+    /// Runs one process that somebody talks with to its end.
+    pub async fn converse(
+        &self,
+        launch: Launch,
+        conversation: Conversation,
+        cancel: &CancellationToken,
+    ) -> Result<ExitStatus, StepError> {
+        let Some(sandbox) = cancel.run_until_cancelled(self.sandbox(launch.home())).await else {
+            return Err(StepError::Cancelled);
+        };
+        sandbox?.converse(launch, conversation, cancel).await
     }
 
     async fn sandbox(&self, step: &Step) -> Result<&Sandbox, ExecutorError> {

@@ -4,6 +4,7 @@ pub mod diff;
 pub mod exec;
 pub mod file;
 pub mod merge;
+pub mod remains;
 
 use proto::pb;
 use registry::reference::ReferenceError;
@@ -54,9 +55,9 @@ pub enum OpError {
     Git(Box<GitError>),
     #[error(transparent)]
     Http(Box<HttpError>),
-    /// A source that the client's policy does not let pass, as its text says.
-    #[error("{0}")]
-    Policy(String),
+    /// A source that the client's policy does not let pass.
+    #[error(transparent)]
+    Policy(Box<crate::solver::PolicyError>),
     #[error("invalid image reference {reference:?}")]
     Reference {
         reference: String,
@@ -108,6 +109,16 @@ pub enum OpError {
     Device(#[from] crate::executor::cdi::DeviceError),
     #[error("device {0} is requested by the build but not allowed; --allow device=NAME allows it")]
     ForbiddenDevices(String),
+    /// A definition that was built, and fails itself.
+    #[error("nested build {name}")]
+    Nested {
+        name: String,
+        #[source]
+        source: Box<crate::solver::SolveError>,
+    },
+    /// A read-only mount of something that its input does not have.
+    #[error("failed to compute cache key: {selector:?}: not found (mounted at {target})")]
+    NoSuchSource { selector: String, target: String },
     #[error("{entitlement} is not allowed")]
     NotAllowed { entitlement: &'static str },
     #[error("context canceled")]

@@ -6,16 +6,20 @@
 
 mod attest;
 pub mod cache_key;
+mod container;
 mod devices;
 mod error;
 mod export;
+mod failed;
 mod frontend;
 mod inputs;
 mod job;
+mod nested;
 mod outcome;
 pub mod platforms;
 mod policy;
 mod provenance;
+mod rules;
 mod sbom;
 mod schedule;
 mod source_meta;
@@ -27,13 +31,15 @@ use binfmt::Emulators;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use attest::{AttestError, AttestRequest};
+pub(crate) use container::{Container, ContainerError, ContainerRequest, Process};
 pub use error::{Failure, SolveError};
 pub use export::{ExportRequest, Exports};
-pub use frontend::BuildRequest;
+pub use frontend::{BuildRequest, is_built_in};
 pub use job::{Entitlements, Job};
 pub use outcome::{Attested, Outcome, Reference, References};
-pub use policy::PolicyError;
+pub use policy::{PolicyError, SourcePolicy};
 pub use provenance::{Asked, Environment, ImageMaterial, Notes, Scope};
+pub use rules::{RuleError, Rules};
 pub(crate) use source_meta::{SourceMetaError, wanted_image};
 
 use crate::executor::Executor;

@@ -37,6 +37,8 @@ pub enum Detail {
     Exit(Exit),
     /// A source policy denied a source.
     Decision(Decision),
+    /// The operation that failed, and what is left of it to look at.
+    Solve(Box<Solve>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +171,58 @@ impl From<&pb::SourceInfo> for SourceInfo {
     }
 }
 
+/// Ids of results are empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Solve {
+    /// What the operation started from, by input.
+    #[serde(default, rename = "inputIDs", skip_serializing_if = "Vec::is_empty")]
+    pub input_ids: Vec<String>,
+    /// What it left when it failed, by mount or action.
+    #[serde(default, rename = "mountIDs", skip_serializing_if = "Vec::is_empty")]
+    pub mount_ids: Vec<String>,
+    /// The operation as [`op_json`] writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<serde_json::Value>,
+    /// The action of a file operation that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileAction>,
+    /// The input whose contents could not be looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<ContentCache>,
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub description: std::collections::BTreeMap<String, String>,
+}
+
+// JSON as it is used here has no floating point numbers that are not equal to themselves.
+impl Eq for Solve {}
+
+/// 64-bit numbers are text in the JSON form of messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileAction {
+    #[serde(default)]
+    pub index: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentCache {
+    #[serde(default)]
+    pub index: String,
+}
+
+/// An operation in the JSON form of its message; `None` if it is longer than `limit`.
+pub fn op_json(op: &crate::pb::Op, limit: usize) -> Option<serde_json::Value> {
+    static POOL: std::sync::LazyLock<Option<prost_reflect::DescriptorPool>> =
+        std::sync::LazyLock::new(|| prost_reflect::DescriptorPool::decode(DESCRIPTORS).ok());
+    const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/wire.bin"));
+    let encoded = op.encode_to_vec();
+    if encoded.len() > limit {
+        return None;
+    }
+    let kind = POOL.as_ref()?.get_message_by_name("pb.Op")?;
+    let message = prost_reflect::DynamicMessage::decode(kind, &encoded[..]).ok()?;
+    serde_json::to_value(message).ok()
+}
+
 impl Detail {
     pub fn to_any(&self) -> prost_types::Any {
         let (name, json) = match self {
@@ -180,6 +234,7 @@ impl Detail {
             Self::CompatibilityFeature(detail) => ("errdefs.CompatibilityFeature", to_json(detail)),
             Self::Exit(detail) => ("gatewayapi.ExitMessage", to_json(detail)),
             Self::Decision(detail) => ("policysession.DecisionResponse", to_json(detail)),
+            Self::Solve(detail) => ("errdefs.Solve", to_json(detail)),
         };
         prost_types::Any {
             type_url: format!("{URL_PREFIX}{name}{URL_SUFFIX}"),
@@ -200,6 +255,7 @@ impl Detail {
             "errdefs.CompatibilityFeature" => from_json(json).map(Self::CompatibilityFeature),
             "gatewayapi.ExitMessage" => from_json(json).map(Self::Exit),
             "policysession.DecisionResponse" => from_json(json).map(Self::Decision),
+            "errdefs.Solve" => from_json(json).map(Box::new).map(Self::Solve),
             _ => None,
         }
     }
@@ -287,6 +343,27 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_is_written_in_the_json_form_of_its_message() {
+        let op = crate::pb::Op {
+            inputs: vec![crate::pb::Input {
+                digest: "sha256:00".into(),
+                index: 1,
+            }],
+            op: Some(crate::pb::op::Op::Source(crate::pb::SourceOp {
+                identifier: "local://a".into(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let expected = serde_json::json!({
+            "inputs": [{"digest": "sha256:00", "index": "1"}],
+            "source": {"identifier": "local://a"},
+        });
+        assert_eq!(op_json(&op, 1024), Some(expected));
+        assert_eq!(op_json(&op, 4), None);
+    }
+
+    #[test]
     fn details_survive_a_status() {
         let all = vec![
             Detail::Vertex(Vertex {
@@ -308,6 +385,11 @@ mod tests {
                 action: 1,
                 deny_messages: vec![Denial { message: "no".into() }],
             }),
+            Detail::Solve(Box::new(Solve {
+                mount_ids: vec!["a".into(), String::new()],
+                file: Some(FileAction { index: "2".into() }),
+                ..Solve::default()
+            })),
         ];
         let status = status(Code::Unknown, "it failed", &all);
         assert_eq!(status.message(), "it failed");

@@ -2,9 +2,11 @@
 //!
 //! Every call names its build in the request's metadata and may come before the build is known.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use proto::control::VertexWarning;
 use proto::gateway::llb_bridge_server::LlbBridge;
 use proto::gateway::{
@@ -16,28 +18,51 @@ use proto::gateway::{
     WarnResponse,
 };
 use proto::headers;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::build::{self, Build};
-use super::{Daemon, capabilities, files, images, status, workers};
-use crate::solver::BuildRequest;
+use super::{Daemon, capabilities, containers, files, images, processes, status, workers};
+use crate::solver::{BuildRequest, References, Rules};
 
 /// How long a call waits for its build to appear.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-pub(super) struct Service(pub(super) Arc<Daemon>);
+#[derive(Debug)]
+pub(super) struct Service {
+    daemon: Arc<Daemon>,
+    /// The build of a frontend that has this service for itself.
+    only: Option<Arc<Build>>,
+}
 
 impl Service {
+    /// For all clients: their calls name their builds.
+    pub(super) fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon, only: None }
+    }
+
+    /// For the one frontend that drives `build`.
+    pub(super) fn of(daemon: Arc<Daemon>, build: Arc<Build>) -> Self {
+        Self {
+            daemon,
+            only: Some(build),
+        }
+    }
+
     async fn build(&self, metadata: &MetadataMap) -> Result<Arc<Build>, Status> {
+        if let Some(build) = &self.only {
+            return Ok(Arc::clone(build));
+        }
         let mut references = headers::values(metadata, headers::BUILD_ID).into_iter();
         let (Some(reference), None) = (references.next(), references.next()) else {
             return Err(Status::invalid_argument(format!(
-                "a call needs exactly one {}",
+                "no buildid found in context: a call needs exactly one {}",
                 headers::BUILD_ID
             )));
         };
-        let build = self.0.builds.wait(&reference, PATIENCE).await;
+        let build = self.daemon.builds.wait(&reference, PATIENCE).await;
         build.ok_or_else(|| status::no_such_job(&reference))
     }
 
@@ -50,37 +75,40 @@ impl Service {
 
 #[tonic::async_trait]
 impl LlbBridge for Service {
-    type ExecProcessStream = futures::stream::Pending<Result<ExecMessage, Status>>;
+    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
 
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PongResponse>, Status> {
         self.build(request.metadata()).await?;
         Ok(Response::new(PongResponse {
             frontend_api_caps: capabilities::list(capabilities::GATEWAY),
             llb_caps: capabilities::list(capabilities::OPERATIONS),
-            workers: vec![workers::record(&self.0).await],
+            workers: vec![workers::record(&self.daemon).await],
         }))
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
         let (build, request) = self.open(request).await?;
-        if request
-            .source_policies
-            .iter()
-            .any(|policy| !policy.rules.is_empty())
-        {
-            return Err(Status::unimplemented("source policies are not supported yet"));
-        }
+        let rules = Rules::new(&request.source_policies)
+            .map_err(|error| Status::invalid_argument(proto::chain(&error)))?;
         let wanted = BuildRequest {
             frontend: request.frontend,
             attributes: request.frontend_opt,
             definition: request.definition.filter(|definition| !definition.def.is_empty()),
             inputs: request.frontend_inputs,
             evaluate: request.evaluate,
+            rules: Arc::new(rules),
         };
-        let outcome = build.solve(wanted).await?;
+        let outcome = build.solve(&self.daemon, wanted).await?;
+        let r#ref = match (&outcome.references, request.allow_result_return) {
+            (_, true) | (References::One(None), false) => String::new(),
+            (References::One(Some(reference)), false) => reference.id.to_string(),
+            (References::Platforms(_), false) => {
+                return Err(Status::unknown("solve did not return default result"));
+            }
+        };
         Ok(Response::new(SolveResponse {
-            result: Some(build::message(outcome)),
-            ..SolveResponse::default()
+            result: Some(build::message(outcome, request.allow_result_array_ref)),
+            r#ref,
         }))
     }
 
@@ -97,7 +125,7 @@ impl LlbBridge for Service {
         let (build, request) = self.open(request).await?;
         let reference = build.find(&request.r#ref)?;
         let evaluated = build.job().evaluate_all(reference.iter()).await;
-        evaluated.map_err(|error| status::of_solve(&error))?;
+        evaluated.map_err(|error| build.status_of(&error))?;
         Ok(Response::new(EvaluateResponse {}))
     }
 
@@ -161,49 +189,61 @@ impl LlbBridge for Service {
 
     async fn new_container(
         &self,
-        _: Request<NewContainerRequest>,
+        request: Request<NewContainerRequest>,
     ) -> Result<Response<NewContainerResponse>, Status> {
-        Err(no_containers())
+        let (build, request) = self.open(request).await?;
+        containers::create(&build, request).await?;
+        Ok(Response::new(NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
-        _: Request<ReleaseContainerRequest>,
+        request: Request<ReleaseContainerRequest>,
     ) -> Result<Response<ReleaseContainerResponse>, Status> {
-        Err(no_containers())
+        let (build, request) = self.open(request).await?;
+        containers::release(&build, &request.container_id).await?;
+        Ok(Response::new(ReleaseContainerResponse {}))
     }
 
     async fn exec_process(
         &self,
-        _: Request<Streaming<ExecMessage>>,
+        request: Request<Streaming<ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        Err(no_containers())
+        let (build, messages) = self.open(request).await?;
+        let (sender, mut answers) = mpsc::channel(1);
+        // Ends with the answers' stream, and all processes with it.
+        let mut serving = JoinSet::new();
+        serving.spawn(processes::serve(build, messages, sender));
+        let answers = async_stream::stream! {
+            let _serving = serving;
+            while let Some(answer) = answers.recv().await {
+                yield answer;
+            }
+        };
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn read_file_container(
         &self,
-        _: Request<ReadFileRequest>,
+        request: Request<ReadFileRequest>,
     ) -> Result<Response<ReadFileResponse>, Status> {
-        Err(no_containers())
+        let (build, request) = self.open(request).await?;
+        containers::read(&build, request).await.map(Response::new)
     }
 
     async fn read_dir_container(
         &self,
-        _: Request<ReadDirRequest>,
+        request: Request<ReadDirRequest>,
     ) -> Result<Response<ReadDirResponse>, Status> {
-        Err(no_containers())
+        let (build, request) = self.open(request).await?;
+        containers::list(&build, request).await.map(Response::new)
     }
 
     async fn stat_file_container(
         &self,
-        _: Request<StatFileRequest>,
+        request: Request<StatFileRequest>,
     ) -> Result<Response<StatFileResponse>, Status> {
-        Err(no_containers())
+        let (build, request) = self.open(request).await?;
+        containers::stat(&build, request).await.map(Response::new)
     }
-}
-
-fn no_containers() -> Status {
-    Status::unimplemented(
-        "containers of a client (gateway.exec) are not supported; look at results with ReadFile",
-    )
 }

@@ -1,18 +1,18 @@
 //! One build as its client sees it: its job, and the verdict that ends a build which the client drives itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::gateway::result::Result as Form;
 use proto::gateway::{AttestationKind, InTotoSubjectKind};
-use proto::{control, gateway, pb};
+use proto::{control, gateway as wire, pb};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{capabilities, status};
+use super::{Daemon, capabilities, gateway, status};
 use crate::exporters::{AttestationSubject, BuildInfo};
 use crate::progress::Progress;
-use crate::solver::{Attested, BuildRequest, Job, Outcome, Reference, References};
+use crate::solver::{Attested, BuildRequest, Container, Job, Outcome, Reference, References, SolveError};
 
 type Verdict = Result<Outcome, Status>;
 
@@ -30,15 +30,35 @@ pub(super) struct Build {
     inputs: BTreeMap<String, pb::Definition>,
     info: Mutex<Option<BuildInfo>>,
     verdict: Mutex<Handover>,
+    containers: Mutex<HashMap<String, Arc<Container>>>,
+    /// How many frontends ask on behalf of one another.
+    depth: usize,
 }
 
 impl Build {
     pub(super) fn new(request: &control::SolveRequest, job: Arc<Job>) -> Self {
+        Self::driven(request.r#ref.clone(), job, request.frontend_inputs.clone(), 0)
+    }
+
+    /// The part of this build that a frontend drives.
+    pub(super) fn part(&self, inputs: BTreeMap<String, pb::Definition>) -> Self {
+        let job = Arc::clone(&self.job);
+        Self::driven(self.reference.clone(), job, inputs, self.depth + 1)
+    }
+
+    fn driven(
+        reference: String,
+        job: Arc<Job>,
+        inputs: BTreeMap<String, pb::Definition>,
+        depth: usize,
+    ) -> Self {
         let (returning, returned) = oneshot::channel();
         Self {
-            reference: request.r#ref.clone(),
+            reference,
             job,
-            inputs: request.frontend_inputs.clone(),
+            inputs,
+            containers: Mutex::default(),
+            depth,
             info: Mutex::default(),
             verdict: Mutex::new(Handover {
                 returning: Some(returning),
@@ -59,6 +79,19 @@ impl Build {
         &self.inputs
     }
 
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(super) fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The status of an error that its client may look into.
+    pub(super) fn status_of(&self, error: &SolveError) -> Status {
+        status::of_solve_with(error, self.job.keep_remains(error))
+    }
+
     pub(super) fn progress(&self) -> &Progress {
         self.job.progress()
     }
@@ -71,20 +104,29 @@ impl Build {
     pub(super) fn end(&self) {
         self.cancel();
         self.progress().close();
-        *self.lock() = Handover::default();
+        self.end_part();
     }
 
     /// Finds out what a request comes to, and remembers what it was made from.
-    pub(super) async fn solve(&self, request: BuildRequest) -> Result<Outcome, Status> {
+    pub(super) async fn solve(
+        self: &Arc<Self>,
+        daemon: &Arc<Daemon>,
+        request: BuildRequest,
+    ) -> Result<Outcome, Status> {
         for definition in request.definition.iter().chain(request.inputs.values()) {
             check_capabilities(definition)?;
         }
         let (frontend, attributes) = (request.frontend.clone(), request.attributes.clone());
-        let outcome = self
-            .job
-            .solve(request)
-            .await
-            .map_err(|error| status::of_solve(&error))?;
+        let outcome = match gateway::wanted(&request) {
+            Some(wanted) => gateway::run(daemon, self, request, wanted).await?,
+            None => match self.job.solve(request.clone()).await {
+                Ok(outcome) => outcome,
+                Err(error) => match gateway::wanted_instead(&error) {
+                    Some(wanted) => gateway::run(daemon, self, request, wanted).await?,
+                    None => return Err(self.status_of(&error)),
+                },
+            },
+        };
         if !frontend.is_empty() {
             let images = outcome
                 .sources
@@ -115,8 +157,22 @@ impl Build {
         }
     }
 
+    /// What a frontend has returned so far.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        self.lock()
+            .returned
+            .take()
+            .and_then(|mut returned| returned.try_recv().ok())
+    }
+
+    /// The frontend that drives this part has ended; the build goes on.
+    pub(super) fn end_part(&self) {
+        *self.lock() = Handover::default();
+        self.containers().clear();
+    }
+
     /// Hands the client's verdict to the call that waits for it.
-    pub(super) fn give_back(&self, request: gateway::ReturnRequest) -> Result<(), Status> {
+    pub(super) fn give_back(&self, request: wire::ReturnRequest) -> Result<(), Status> {
         let verdict = match request.error {
             Some(error) => Err(status::from_message(&error)),
             None => Ok(self.redeem(request.result.unwrap_or_default())?),
@@ -139,7 +195,7 @@ impl Build {
     }
 
     /// The outcome that a message of the client stands for.
-    fn redeem(&self, result: gateway::Result) -> Result<Outcome, Status> {
+    fn redeem(&self, result: wire::Result) -> Result<Outcome, Status> {
         let mut attestations = BTreeMap::new();
         for (platform, list) in result.attestations {
             let list = list.attestation.into_iter();
@@ -178,7 +234,7 @@ impl Build {
         })
     }
 
-    fn attested(&self, attestation: gateway::Attestation) -> Result<Attested, Status> {
+    fn attested(&self, attestation: wire::Attestation) -> Result<Attested, Status> {
         let reference = attestation
             .r#ref
             .map(|reference| reference.id)
@@ -193,7 +249,7 @@ impl Build {
                 )));
             }
         };
-        let subject = |subject: gateway::InTotoSubject| match InTotoSubjectKind::try_from(subject.kind) {
+        let subject = |subject: wire::InTotoSubject| match InTotoSubjectKind::try_from(subject.kind) {
             Ok(InTotoSubjectKind::Self_) => Ok(AttestationSubject::Itself { name: subject.name }),
             Ok(InTotoSubjectKind::Raw) => Ok(AttestationSubject::Raw {
                 name: subject.name,
@@ -238,28 +294,36 @@ fn check_capabilities(definition: &pb::Definition) -> Result<(), Status> {
     }
 }
 
-/// The message for an outcome.
-pub(super) fn message(outcome: Outcome) -> gateway::Result {
-    let reference = |reference: Reference| gateway::Ref {
+/// The message for an outcome. Older clients know references by their ids only.
+pub(super) fn message(outcome: Outcome, knows_definitions: bool) -> wire::Result {
+    let reference = |reference: Reference| wire::Ref {
         id: reference.id.to_string(),
         def: Some(reference.definition.as_ref().clone()),
     };
+    let id = |reference: Reference| reference.id.to_string();
     let form = match outcome.references {
-        References::One(one) => Form::Ref(one.map(reference).unwrap_or_default()),
-        References::Platforms(platforms) => Form::Refs(gateway::RefMap {
+        References::One(one) if knows_definitions => Form::Ref(one.map(reference).unwrap_or_default()),
+        References::One(one) => Form::RefDeprecated(one.map(id).unwrap_or_default()),
+        References::Platforms(platforms) if knows_definitions => Form::Refs(wire::RefMap {
             refs: platforms
                 .into_iter()
                 .map(|(platform, one)| (platform, reference(one)))
                 .collect(),
         }),
+        References::Platforms(platforms) => Form::RefsDeprecated(wire::RefMapDeprecated {
+            refs: platforms
+                .into_iter()
+                .map(|(platform, one)| (platform, id(one)))
+                .collect(),
+        }),
     };
-    gateway::Result {
+    wire::Result {
         result: Some(form),
         metadata: outcome
             .metadata
             .into_iter()
             .map(|(key, value)| (key, value.into()))
             .collect(),
-        ..gateway::Result::default()
+        ..wire::Result::default()
     }
 }

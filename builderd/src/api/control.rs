@@ -22,7 +22,7 @@ use super::history::Made;
 use super::{Daemon, disk, export, status, workers};
 use crate::config::Entitlement;
 use crate::session::SessionStream;
-use crate::solver::{BuildRequest, Entitlements, Job, Outcome, References};
+use crate::solver::{BuildRequest, Entitlements, Job, Outcome, References, Rules, SourcePolicy};
 use crate::version;
 
 /// How long a reader of progress waits for its build to appear.
@@ -48,9 +48,12 @@ impl Control for Service {
         check(daemon, &request)?;
         let sessions = daemon.sessions.group([request.session.as_str()]);
         let granted = granted(daemon, &request.entitlements)?;
-        let policy = Some(request.source_policy_session.as_str())
-            .filter(|id| !id.is_empty())
-            .map(|id| sessions.only(id));
+        let asked = Some(request.source_policy_session.as_str()).filter(|id| !id.is_empty());
+        let policy = SourcePolicy {
+            rules: Rules::new(&request.source_policy)
+                .map_err(|error| Status::invalid_argument(proto::chain(&error)))?,
+            session: asked.map(|id| sessions.only(id)),
+        };
         let job = Job::new(daemon.solver.clone(), sessions, policy, granted);
         let asked = job.asked(
             &request.frontend,
@@ -69,7 +72,7 @@ impl Control for Service {
         let mut recording = (!request.internal).then(|| daemon.history.begin(&request, build.progress()));
         let canceled = build.job().cancellation().clone();
         let outcome = tokio::select! {
-            outcome = run(&build, &request) => outcome,
+            outcome = run(daemon, &build, &request) => outcome,
             () = canceled.cancelled() => Err(status::canceled()),
             () = session_lost(daemon, &request.session) => {
                 Err(Status::cancelled("the client's session ended before the build did"))
@@ -188,9 +191,13 @@ impl Drop for WakesUpkeep<'_> {
 
 /// The whole of a build: find out what is wanted, build it, export it. Boxed, because the compiler cannot see that
 /// the unboxed future may move between threads.
-fn run<'a>(build: &'a Arc<Build>, request: &'a SolveRequest) -> BoxFuture<'a, Result<Made, Status>> {
+fn run<'a>(
+    daemon: &'a Arc<Daemon>,
+    build: &'a Arc<Build>,
+    request: &'a SolveRequest,
+) -> BoxFuture<'a, Result<Made, Status>> {
     Box::pin(async move {
-        let outcome = outcome(build, request).await?;
+        let outcome = outcome(daemon, build, request).await?;
         let exports = export::run(build, &outcome, request).await?;
         let platforms = match &outcome.references {
             References::One(_) => None,
@@ -200,7 +207,11 @@ fn run<'a>(build: &'a Arc<Build>, request: &'a SolveRequest) -> BoxFuture<'a, Re
     })
 }
 
-async fn outcome(build: &Arc<Build>, request: &SolveRequest) -> Result<Outcome, Status> {
+async fn outcome(
+    daemon: &Arc<Daemon>,
+    build: &Arc<Build>,
+    request: &SolveRequest,
+) -> Result<Outcome, Status> {
     if request.frontend.is_empty()
         && request
             .definition
@@ -218,8 +229,9 @@ async fn outcome(build: &Arc<Build>, request: &SolveRequest) -> Result<Outcome, 
             .filter(|definition| !definition.def.is_empty()),
         inputs: request.frontend_inputs.clone(),
         evaluate: false,
+        rules: Arc::default(),
     };
-    build.solve(wanted).await
+    build.solve(daemon, wanted).await
 }
 
 /// Refuses what would otherwise be left out silently.
@@ -238,15 +250,6 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(), Status> {
             Code::InvalidArgument,
             text,
             &[Detail::CompatibilityFeature(detail)],
-        ));
-    }
-    if request
-        .source_policy
-        .as_ref()
-        .is_some_and(|policy| !policy.rules.is_empty())
-    {
-        return Err(Status::unimplemented(
-            "source policies in a file are not supported: unset EXPERIMENTAL_BUILDKIT_SOURCE_POLICY",
         ));
     }
     if request.proxy_network {

@@ -24,56 +24,59 @@ use crate::store::view::{Entry, Found, Kind, LastLink, Metadata, View, ViewError
 const ENVELOPE: usize = 1024;
 
 pub(super) async fn read(build: &Arc<Build>, request: ReadFileRequest) -> Result<ReadFileResponse, Status> {
-    let path = request.file_path;
-    let range = request.range;
-    let data = look(build, &request.r#ref, move |view| {
-        let file = view.open_file(&path).map_err(|error| absent(&path, &error))?;
-        part(file, range.as_ref()).map_err(|error| Status::unknown(format!("read {path}: {error}")))
-    });
-    Ok(ReadFileResponse { data: data.await? })
+    let id = request.r#ref.clone();
+    look(build, &id, move |view| read_in(view, &request)).await
 }
 
 pub(super) async fn stat(build: &Arc<Build>, request: StatFileRequest) -> Result<StatFileResponse, Status> {
-    let path = request.path;
-    let stat = look(build, &request.r#ref, move |view| {
-        let found = view
-            .lookup(&path, LastLink::Keep)
-            .map_err(|error| absent(&path, &error))?;
-        let name = Path::new(&path).file_name().unwrap_or(OsStr::new("/")).to_owned();
-        match found.found {
-            Found::Directory(directory) => Ok(message(&name, directory.metadata(), None)),
-            Found::Other(entry) => entry_message(&entry),
-            Found::Nothing => Err(not_found(&path)),
-        }
-    });
-    Ok(StatFileResponse {
-        stat: Some(stat.await?),
-    })
+    let id = request.r#ref.clone();
+    look(build, &id, move |view| stat_in(view, &request)).await
 }
 
 pub(super) async fn list(build: &Arc<Build>, request: ReadDirRequest) -> Result<ReadDirResponse, Status> {
-    let (path, pattern) = (request.dir_path, request.include_pattern);
-    let entries = look(build, &request.r#ref, move |view| {
-        let entries = view.read_dir(&path).map_err(|error| absent(&path, &error))?;
-        let matching = if pattern.is_empty() {
-            None
-        } else {
-            let full = format!("{}/{pattern}", path.trim_end_matches('/'));
-            Some(expand_wildcards(view, &full, LastLink::Keep).map_err(|error| absent(&full, &error))?)
-        };
-        let is_wanted = |entry: &&Entry| {
-            matching
-                .as_ref()
-                .is_none_or(|paths| paths.iter().any(|path| path.file_name() == Some(entry.name())))
-        };
-        entries
-            .iter()
-            .filter(is_wanted)
-            .map(entry_message)
-            .collect::<Result<Vec<_>, _>>()
-    });
+    let id = request.r#ref.clone();
+    look(build, &id, move |view| list_in(view, &request)).await
+}
+
+pub(super) fn read_in(view: &View, request: &ReadFileRequest) -> Result<ReadFileResponse, Status> {
+    let path = &request.file_path;
+    let file = view.open_file(path).map_err(|error| absent(path, &error))?;
+    let data = part(file, request.range.as_ref())
+        .map_err(|error| Status::unknown(format!("read {path}: {error}")))?;
+    Ok(ReadFileResponse { data })
+}
+
+pub(super) fn stat_in(view: &View, request: &StatFileRequest) -> Result<StatFileResponse, Status> {
+    let path = &request.path;
+    let found = view
+        .lookup(path, LastLink::Keep)
+        .map_err(|error| absent(path, &error))?;
+    let name = Path::new(path).file_name().unwrap_or(OsStr::new("/")).to_owned();
+    let stat = match found.found {
+        Found::Directory(directory) => message(&name, directory.metadata(), None),
+        Found::Other(entry) => entry_message(&entry)?,
+        Found::Nothing => return Err(not_found(path)),
+    };
+    Ok(StatFileResponse { stat: Some(stat) })
+}
+
+pub(super) fn list_in(view: &View, request: &ReadDirRequest) -> Result<ReadDirResponse, Status> {
+    let (path, pattern) = (&request.dir_path, &request.include_pattern);
+    let entries = view.read_dir(path).map_err(|error| absent(path, &error))?;
+    let matching = if pattern.is_empty() {
+        None
+    } else {
+        let full = format!("{}/{pattern}", path.trim_end_matches('/'));
+        Some(expand_wildcards(view, &full, LastLink::Keep).map_err(|error| absent(&full, &error))?)
+    };
+    let is_wanted = |entry: &&Entry| {
+        matching
+            .as_ref()
+            .is_none_or(|paths| paths.iter().any(|path| path.file_name() == Some(entry.name())))
+    };
+    let entries = entries.iter().filter(is_wanted).map(entry_message);
     Ok(ReadDirResponse {
-        entries: entries.await?,
+        entries: entries.collect::<Result<_, _>>()?,
     })
 }
 
@@ -88,7 +91,7 @@ where
     let evaluated = job
         .evaluate_all(reference.iter())
         .await
-        .map_err(|error| status::of_solve(&error))?;
+        .map_err(|error| build.status_of(&error))?;
     let snapshot = evaluated.into_iter().next().unwrap_or_default();
     job.fetch_files(&snapshot)
         .await

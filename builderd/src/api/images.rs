@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use proto::errdefs::{self, Detail};
 use proto::gateway::{
     ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest,
     ResolveSourceMetaResponse,
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::build::Build;
 use super::status;
-use crate::solver::{SourceMetaError, wanted_image};
+use crate::solver::{Rules, SourceMetaError, wanted_image};
 
 pub(super) async fn config(
     build: &Arc<Build>,
@@ -28,8 +29,10 @@ pub(super) async fn config(
         request.log_name,
     )
     .map_err(|error| refused(&error))?;
-    let looked_up = build.job().looked_up(wanted).await;
-    let (image, material) = looked_up.map_err(|error| status::of_failure(&error))?;
+    let rules = Rules::new(&request.source_policies)
+        .map_err(|error| Status::invalid_argument(proto::chain(&error)))?;
+    let looked_up = build.job().looked_up(wanted, &rules).await;
+    let (image, material) = looked_up.map_err(|error| refused(&error))?;
     build.job().notes().scope().looked_up(material);
     Ok(ResolveImageConfigResponse {
         digest: image.digest.to_string(),
@@ -44,7 +47,7 @@ pub(super) async fn source_meta(
 ) -> Result<ResolveSourceMetaResponse, Status> {
     let resolved = build
         .job()
-        .source_meta(build.job().notes().scope(), request)
+        .allowed_source_meta(build.job().notes().scope(), request)
         .await;
     resolved.map_err(|error| refused(&error))
 }
@@ -57,6 +60,10 @@ fn refused(error: &SourceMetaError) -> Status {
         | SourceMetaError::ResolveMode(_)
         | SourceMetaError::Algorithm(_) => Status::invalid_argument(text),
         SourceMetaError::Scheme(_) | SourceMetaError::Attestations => Status::unimplemented(text),
+        SourceMetaError::Policy(error) => {
+            let details: Vec<_> = error.decision().map(Detail::Decision).into_iter().collect();
+            errdefs::status(Code::Unknown, text, &details)
+        }
         SourceMetaError::Image(_) | SourceMetaError::Git(_) | SourceMetaError::Http(_) => {
             status::of_failure(error)
         }

@@ -4,7 +4,8 @@
 //! fault of the daemon.
 
 use prost::Message;
-use proto::{errdefs, rpc};
+use proto::errdefs::{self, Detail};
+use proto::rpc;
 use tonic::{Code, Status};
 
 use super::builds::StartError;
@@ -13,13 +14,20 @@ use crate::session::SessionError;
 use crate::solver::SolveError;
 
 pub(super) fn of_solve(error: &SolveError) -> Status {
+    of_solve_with(error, None)
+}
+
+/// The same with one more detail.
+pub(super) fn of_solve_with(error: &SolveError, more: Option<Detail>) -> Status {
     let code = match error {
         SolveError::Canceled => Code::Cancelled,
         // By this a client knows to ask in another way.
         SolveError::Frontend(error) if error.is_unknown() => Code::Unimplemented,
         _ => Code::Unknown,
     };
-    errdefs::status(code, error.to_string(), &error.details())
+    let mut details = error.details();
+    details.extend(more);
+    errdefs::status(code, error.to_string(), &details)
 }
 
 /// Of anything else that goes wrong in a build.

@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::step::{ExitStatus, Step, Stream};
+use super::step::{Attached, ExitStatus, Step, Stream, TerminalSize};
 
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Secrets arrive inside `Start`, at most 500 KiB each, as JSON numbers.
 pub(super) const MAX_FRAME: usize = 16 << 20;
@@ -15,16 +15,67 @@ pub(super) const MAX_FRAME: usize = 16 << 20;
 /// How much output one frame carries at most.
 pub(super) const OUTPUT_CHUNK: usize = 32 << 10;
 
+/// How much may be on its way to or from an attached process whose other side does not read, so that it holds up nobody
+/// but itself.
+pub(super) const WINDOW: usize = 256 << 10;
+
+/// What output counts for: a frame takes memory beyond its bytes.
+pub(super) fn weight(bytes: usize) -> usize {
+    bytes + 64
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    Start { id: u64, step: Box<Step> },
-    Kill { id: u64 },
+    Start {
+        id: u64,
+        step: Box<Step>,
+        /// A step that somebody talks with; `None` reads nothing and writes to pipes.
+        attached: Option<Attached>,
+    },
+    /// One more process beside the first one of step `within`, in its namespaces. What `step` says about mounts and
+    /// names is not looked at.
+    Join {
+        id: u64,
+        within: u64,
+        step: Box<Step>,
+        attached: Attached,
+    },
+    Signal {
+        id: u64,
+        signal: i32,
+    },
+    Resize {
+        id: u64,
+        size: TerminalSize,
+    },
+    /// What the process reads; empty is the end of it. Travels as raw bytes.
+    Input {
+        id: u64,
+        bytes: Vec<u8>,
+    },
+    /// So much of an attached step's output has been consumed.
+    Consumed {
+        id: u64,
+        count: usize,
+    },
+    Kill {
+        id: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Hello {
         version: u32,
+    },
+    /// The program of an attached step runs.
+    Started {
+        id: u64,
+    },
+    /// So much of an attached step's input has been passed on.
+    Taken {
+        id: u64,
+        count: usize,
     },
     Exit {
         id: u64,
@@ -53,7 +104,7 @@ pub(super) enum FrameError {
     TooLong(usize),
     #[error("frame of kind {0}")]
     UnknownKind(u8),
-    #[error("output frame is cut short")]
+    #[error("frame of output or input is cut short")]
     ShortOutput,
     #[error("frame is not valid JSON")]
     Json(#[source] serde_json::Error),
@@ -62,6 +113,7 @@ pub(super) enum FrameError {
 const JSON: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
+const INPUT: u8 = 3;
 const HEADER: usize = 5;
 
 pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::Error> {
@@ -72,11 +124,19 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, serde_json::E
 }
 
 pub(super) fn encode_output(id: u64, stream: Stream, bytes: &[u8]) -> Vec<u8> {
+    encode_bytes(id, if stream == Stream::Stdout { STDOUT } else { STDERR }, bytes)
+}
+
+pub(super) fn encode_input(id: u64, bytes: &[u8]) -> Vec<u8> {
+    encode_bytes(id, INPUT, bytes)
+}
+
+fn encode_bytes(id: u64, kind: u8, bytes: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(HEADER + 8 + bytes.len());
     frame.extend_from_slice(&[0; HEADER]);
     frame.extend_from_slice(&id.to_le_bytes());
     frame.extend_from_slice(bytes);
-    seal(&mut frame, if stream == Stream::Stdout { STDOUT } else { STDERR });
+    seal(&mut frame, kind);
     frame
 }
 
@@ -122,6 +182,13 @@ impl Frames {
         match self.next()? {
             None => Ok(None),
             Some((JSON, body)) => serde_json::from_slice(body).map(Some).map_err(FrameError::Json),
+            Some((INPUT, body)) => {
+                let (id, bytes) = body.split_first_chunk::<8>().ok_or(FrameError::ShortOutput)?;
+                Ok(Some(Request::Input {
+                    id: u64::from_le_bytes(*id),
+                    bytes: bytes.to_vec(),
+                }))
+            }
             Some((kind, _)) => Err(FrameError::UnknownKind(kind)),
         }
     }
@@ -181,7 +248,7 @@ mod tests {
         for (bytes, refusal) in [
             (&[255, 255, 255, 255, 0][..], "frame of 4294967295 bytes"),
             (&[0, 0, 0, 0, 9], "frame of kind 9"),
-            (&[1, 0, 0, 0, STDOUT, 0], "output frame is cut short"),
+            (&[1, 0, 0, 0, STDOUT, 0], "frame of output or input is cut short"),
             (&[1, 0, 0, 0, JSON, b'{'], "frame is not valid JSON"),
         ] {
             let mut frames = Frames::default();

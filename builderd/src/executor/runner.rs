@@ -16,6 +16,7 @@ mod overlay;
 mod proc_files;
 mod seccomp;
 mod sys;
+mod talk;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ use super::protocol::{self, Frames, Reply, Request};
 use super::step::Stream;
 use devices::Nodes;
 use housing::Housing;
-use launch::Running;
+use launch::{Place, Running};
+use mounting::SetupError;
 
 /// Arguments of `builderd runner`; only the daemon calls it.
 #[derive(Debug, clap::Parser)]
@@ -123,6 +125,8 @@ enum Waited {
     Daemon,
     Output(u64, Stream),
     Report(u64),
+    Terminal(u64),
+    Input(u64),
     End(u64),
 }
 
@@ -141,11 +145,9 @@ impl Runner {
                         }
                     }
                     Waited::Output(id, stream) => self.forward(id, stream, &mut chunk)?,
-                    Waited::Report(id) => {
-                        if let Some(step) = self.steps.get_mut(&id) {
-                            step.take_report();
-                        }
-                    }
+                    Waited::Report(id) => self.hear(id)?,
+                    Waited::Terminal(id) => self.accept_terminal(id)?,
+                    Waited::Input(id) => self.pass_on(id)?,
                     Waited::End(id) => self.finish(id, &mut chunk)?,
                 }
             }
@@ -156,8 +158,9 @@ impl Runner {
         let mut waited = vec![Waited::Daemon];
         let mut set = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         for (&id, step) in &self.steps {
+            let may_speak = step.talk.as_ref().is_none_or(talk::Talk::may_speak);
             for (stream, pipe) in [(Stream::Stdout, &step.stdout), (Stream::Stderr, &step.stderr)] {
-                if let Some(pipe) = pipe {
+                if let Some(pipe) = pipe.as_ref().filter(|_| may_speak) {
                     waited.push(Waited::Output(id, stream));
                     set.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
                 }
@@ -165,6 +168,16 @@ impl Runner {
             if let Some(report) = &step.report {
                 waited.push(Waited::Report(id));
                 set.push(PollFd::new(report.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(talk) = &step.talk {
+                if let Some(handover) = talk.handover() {
+                    waited.push(Waited::Terminal(id));
+                    set.push(PollFd::new(handover, PollFlags::POLLIN));
+                }
+                if let Some(input) = talk.wanting() {
+                    waited.push(Waited::Input(id));
+                    set.push(PollFd::new(input, PollFlags::POLLOUT));
+                }
             }
             waited.push(Waited::End(id));
             set.push(PollFd::new(step.process.as_fd(), PollFlags::POLLIN));
@@ -196,15 +209,51 @@ impl Runner {
         }
         while let Some(request) = self.frames.next_request().map_err(io::Error::other)? {
             match request {
-                Request::Start { id, step } => match launch::start(&self.housing, &step) {
-                    Ok(running) => {
-                        self.steps.insert(id, running);
+                Request::Start { id, step, attached } => {
+                    let started = launch::start(&self.housing, &step, Place::Own, attached);
+                    self.note(id, started)?;
+                }
+                Request::Join {
+                    id,
+                    within,
+                    step,
+                    attached,
+                } => {
+                    let started = match self.steps.get(&within) {
+                        Some(first) => {
+                            launch::start(&self.housing, &step, Place::Beside(first), Some(attached))
+                        }
+                        None => Err(SetupError::new(
+                            "joining the container",
+                            io::Error::other("its first process has ended"),
+                        )),
+                    };
+                    self.note(id, started)?;
+                }
+                Request::Signal { id, signal } => {
+                    if let (Some(step), Some(signal)) = (self.steps.get(&id), Signal::from_named_raw(signal))
+                    {
+                        // It may have ended by itself meanwhile.
+                        let _gone = rustix::process::pidfd_send_signal(&step.process, signal);
                     }
-                    Err(error) => self.send(&Reply::Exit {
-                        id,
-                        result: Err(error.text()),
-                    })?,
-                },
+                }
+                Request::Resize { id, size } => {
+                    if let Some(talk) = self.steps.get_mut(&id).and_then(|step| step.talk.as_mut()) {
+                        // A terminal whose program ended has no size.
+                        let _gone = talk.resize(size);
+                    }
+                }
+                Request::Consumed { id, count } => {
+                    if let Some(talk) = self.steps.get_mut(&id).and_then(|step| step.talk.as_mut()) {
+                        talk.was_heard(count);
+                    }
+                }
+                Request::Input { id, bytes } => {
+                    if let Some(talk) = self.steps.get_mut(&id).and_then(|step| step.talk.as_mut()) {
+                        talk.feed(&bytes);
+                    }
+                    self.pass_on(id)?;
+                }
                 Request::Kill { id } => {
                     if let Some(step) = self.steps.get(&id) {
                         // It may have ended by itself meanwhile.
@@ -216,6 +265,53 @@ impl Runner {
         Ok(true)
     }
 
+    fn note(&mut self, id: u64, started: Result<Running, SetupError>) -> io::Result<()> {
+        match started {
+            Ok(running) => {
+                self.steps.insert(id, running);
+                Ok(())
+            }
+            Err(error) => self.send(&Reply::Exit {
+                id,
+                result: Err(error.text()),
+            }),
+        }
+    }
+
+    /// Takes in what a step reports, and tells when the program of an attached one runs.
+    fn hear(&mut self, id: u64) -> io::Result<()> {
+        let Some(step) = self.steps.get_mut(&id) else {
+            return Ok(());
+        };
+        step.take_report();
+        if step.report.is_some() || !step.runs() {
+            return Ok(());
+        }
+        match &mut step.talk {
+            Some(talk) if !talk.started => talk.started = true,
+            _ => return Ok(()),
+        }
+        self.send(&Reply::Started { id })
+    }
+
+    fn accept_terminal(&mut self, id: u64) -> io::Result<()> {
+        if let Some(step) = self.steps.get_mut(&id)
+            && let Some(talk) = &mut step.talk
+        {
+            // Without one the child has failed, and says so itself.
+            step.stdout = talk.accept().unwrap_or_default();
+        }
+        self.pass_on(id)
+    }
+
+    fn pass_on(&mut self, id: u64) -> io::Result<()> {
+        let talk = self.steps.get_mut(&id).and_then(|step| step.talk.as_mut());
+        match talk.map(talk::Talk::flush) {
+            Some(count @ 1..) => self.send(&Reply::Taken { id, count }),
+            _ => Ok(()),
+        }
+    }
+
     fn forward(&mut self, id: u64, stream: Stream, chunk: &mut [u8]) -> io::Result<()> {
         let Some(step) = self.steps.get_mut(&id) else {
             return Ok(());
@@ -224,6 +320,9 @@ impl Runner {
         match pipe.as_ref().map(|pipe| read(pipe.as_fd(), chunk)) {
             Some(Ok(0)) => *pipe = None,
             Some(Ok(count)) => {
+                if let Some(talk) = &mut step.talk {
+                    talk.spoke(count);
+                }
                 self.stream
                     .write_all(&protocol::encode_output(id, stream, &chunk[..count]))?
             }

@@ -22,17 +22,34 @@ use super::protocol::{self, Frame, Frames, Reply, Request};
 use super::step::{ExitStatus, SecurityMode, Step, StepError, Stream};
 
 /// How long a killed step may take to disappear before its sandbox is given up.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a sandbox may take to start, and then to greet.
 pub(super) const READY_DEADLINE: Duration = Duration::from_secs(30);
 
-enum Event {
+pub(super) enum Event {
     Output(Stream, Bytes),
+    /// Of attached steps only, as is the next.
+    Started,
+    Taken(usize),
     Exit(Result<ExitStatus, String>),
 }
 
-type Steps = Arc<Mutex<HashMap<u64, mpsc::Sender<Event>>>>;
+/// Where the events of a step go.
+#[derive(Clone)]
+pub(super) enum Ear {
+    Step(mpsc::Sender<Event>),
+    /// Of an attached step, which the runner itself holds back.
+    Attached(mpsc::UnboundedSender<Event>),
+}
+
+impl std::fmt::Debug for Ear {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ear")
+    }
+}
+
+type Steps = Arc<Mutex<HashMap<u64, Ear>>>;
 
 #[derive(Debug)]
 pub struct Sandbox {
@@ -100,31 +117,16 @@ impl Sandbox {
         mut output: impl FnMut(Stream, Bytes) + Send,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, StepError> {
-        if step.security == SecurityMode::Insecure {
-            self.ran_insecure.store(true, Ordering::Release);
-        }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.note_security(step.security);
+        let id = self.next_id();
         let start = protocol::encode(&Request::Start {
             id,
             step: Box::new(step),
+            attached: None,
         })
         .map_err(StepError::Encode)?;
-        if start.len() > protocol::MAX_FRAME {
-            return Err(StepError::Start(format!(
-                "its description has {} bytes",
-                start.len()
-            )));
-        }
         let (sender, mut events) = mpsc::channel(32);
-        lock(&self.steps).insert(id, sender);
-        let mut running = Running {
-            sandbox: self,
-            id,
-            over: false,
-        };
-        if self.broken.load(Ordering::Acquire) || self.requests.send(start).await.is_err() {
-            return Err(StepError::SandboxLost);
-        }
+        let mut running = self.start(id, start, Ear::Step(sender)).await?;
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -132,6 +134,7 @@ impl Sandbox {
             };
             match event {
                 Some(Event::Output(stream, bytes)) => output(stream, bytes),
+                Some(Event::Started | Event::Taken(_)) => {}
                 Some(Event::Exit(result)) => {
                     running.over = true;
                     return result.map_err(StepError::Start);
@@ -146,9 +149,50 @@ impl Sandbox {
         running.over = true;
         let gone = async { while let Some(Event::Output(..)) = events.recv().await {} };
         if tokio::time::timeout(KILL_DEADLINE, gone).await.is_err() {
-            self.broken.store(true, Ordering::Release);
+            self.give_up();
         }
         Err(StepError::Cancelled)
+    }
+
+    /// Sends a request that starts something, whose events `ear` gets.
+    pub(super) async fn start(&self, id: u64, request: Vec<u8>, ear: Ear) -> Result<Running<'_>, StepError> {
+        if request.len() > protocol::MAX_FRAME {
+            return Err(StepError::Start(format!(
+                "its description has {} bytes",
+                request.len()
+            )));
+        }
+        lock(&self.steps).insert(id, ear);
+        let running = Running {
+            sandbox: self,
+            id,
+            over: false,
+        };
+        if self.broken.load(Ordering::Acquire) || self.requests.send(request).await.is_err() {
+            return Err(StepError::SandboxLost);
+        }
+        Ok(running)
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) async fn request(&self, frame: Vec<u8>) -> Result<(), StepError> {
+        self.requests
+            .send(frame)
+            .await
+            .map_err(|_| StepError::SandboxLost)
+    }
+
+    pub(super) fn note_security(&self, security: SecurityMode) {
+        if security == SecurityMode::Insecure {
+            self.ran_insecure.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn give_up(&self) {
+        self.broken.store(true, Ordering::Release);
     }
 
     pub(super) fn ran_insecure(&self) -> bool {
@@ -162,14 +206,14 @@ impl Sandbox {
 }
 
 /// A step between start and end: if the caller stops waiting, the step is killed.
-struct Running<'a> {
+pub(super) struct Running<'a> {
     sandbox: &'a Sandbox,
     id: u64,
-    over: bool,
+    pub(super) over: bool,
 }
 
 impl Running<'_> {
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         let sent = protocol::encode(&Request::Kill { id: self.id })
             .ok()
             .is_some_and(|frame| self.sandbox.requests.try_send(frame).is_ok());
@@ -227,14 +271,18 @@ async fn deliver(
                 Frame::Output { id, stream, bytes } => {
                     (id, Event::Output(stream, Bytes::copy_from_slice(bytes)))
                 }
+                Frame::Reply(Reply::Started { id }) => (id, Event::Started),
+                Frame::Reply(Reply::Taken { id, count }) => (id, Event::Taken(count)),
                 Frame::Reply(Reply::Exit { id, result }) => (id, Event::Exit(result)),
                 Frame::Reply(Reply::Failed { reason }) => return Err(ExecutorError::Prepare(reason)),
                 Frame::Reply(Reply::Hello { .. }) => continue,
             };
             let receiver = lock(steps).get(&id).cloned();
-            if let Some(receiver) = receiver {
-                // A caller that went away has already had its step killed.
-                let _gone = receiver.send(event).await;
+            // A caller that went away has already had its step killed.
+            match receiver {
+                Some(Ear::Step(receiver)) => drop(receiver.send(event).await),
+                Some(Ear::Attached(receiver)) => drop(receiver.send(event)),
+                None => {}
             }
         }
         frames.buffer().reserve(protocol::OUTPUT_CHUNK);

@@ -160,6 +160,21 @@ pub enum SecurityMode {
     Insecure,
 }
 
+/// How somebody talks with a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// It reads what is sent to it; else its input is empty.
+    pub input: bool,
+    /// It has a terminal, which all it writes comes from, as standard output.
+    pub terminal: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     Stdout,

@@ -376,7 +376,7 @@ fn set_list<S: AsRef<str>>(source: &mut pb::SourceOp, key: &str, values: &[S]) {
     }
 }
 
-/// `# syntax=docker/dockerfile…` is this frontend. Any other would have to be run as an image.
+/// `# syntax=docker/dockerfile…` is this frontend. Any other is an image, which the daemon runs.
 pub(super) fn check_syntax(text: &str, attributes: &Attributes) -> Result<(), Error> {
     if attributes.syntax_settled {
         return Ok(());
@@ -389,23 +389,23 @@ pub(super) fn check_syntax(text: &str, attributes: &Attributes) -> Result<(), Er
             .map_or(name, |(name, _)| name);
         BUILT_IN.contains(&name) || name == "docker/dockerfile-upstream"
     };
-    let way_out = "; leave the syntax out or use docker/dockerfile";
-    let unsupported = |image: &str| Problem::Unsupported {
-        what: format!("the frontend image {image}"),
-        way_out,
+    let other = |image: &str, command_line: &str| Problem::Syntax {
+        image: image.to_owned(),
+        command_line: command_line.to_owned(),
     };
     if let Some(line) = attributes.build_args.get("BUILDKIT_SYNTAX") {
         let image = line.split_whitespace().next().unwrap_or_default();
         return if built_in(image) {
             Ok(())
         } else {
-            Err(unsupported(image).into())
+            Err(other(image, line).into())
         };
     }
     match syntax_directive(text) {
-        Some(directive) if !built_in(&directive.image) => {
-            Err(Error::at(directive.lines, unsupported(&directive.image)))
-        }
+        Some(directive) if !built_in(&directive.image) => Err(Error::at(
+            directive.lines,
+            other(&directive.image, &directive.command_line),
+        )),
         _ => Ok(()),
     }
 }

@@ -68,6 +68,9 @@ pub enum Problem {
     WriteAnswer(#[source] serde_json::Error),
     #[error("invalid device {0:?}: write --device=NAME[,required]")]
     Device(String),
+    /// The text is for another frontend, which whoever asked this one can run.
+    #[error("frontend image {image} is needed for this Dockerfile")]
+    Syntax { image: String, command_line: String },
     #[error("{what} is not supported by this builder{way_out}")]
     Unsupported { what: String, way_out: &'static str },
     #[error("invalid build context")]

@@ -134,3 +134,38 @@ fn hostile_definitions_are_refused() {
         assert!(error.contains(expected), "{case}: {error}");
     }
 }
+
+#[test]
+fn a_definition_may_be_deep_but_not_endless() {
+    // Each operation uses the one before it: neither loading nor dropping them recurses.
+    let mut operations = vec![source("docker-image://a")];
+    for _ in 0..50_000 {
+        let below = operations.last().map(|below| input_of(below, 0)).unwrap();
+        operations.push(copy(vec![below], 0, -1));
+    }
+    let references: Vec<&pb::Op> = operations.iter().collect();
+    let head = input_of(references[references.len() - 1], 0);
+    let mut graph = Graph::default();
+    let edge = graph
+        .load(&definition(&references, head.clone()))
+        .unwrap()
+        .unwrap();
+    assert_eq!(edge.vertex, 50_000);
+
+    let mut endless = definition(&references, head);
+    endless.def = vec![endless.def[0].clone(); 1_000_001];
+    let error = Graph::default().load(&endless).unwrap_err();
+    assert!(matches!(error, LoadError::TooLarge(1_000_000)), "{error}");
+}
+
+#[test]
+fn an_operation_cannot_use_itself() {
+    let base = source("docker-image://a");
+    let mut circle = copy(vec![input_of(&base, 0)], 0, -1);
+    // No operation can hold its own digest, so a circle is always an input that is not there.
+    circle.inputs[0] = input_of(&circle.clone(), 0);
+    let error = Graph::default()
+        .load(&definition(&[&base, &circle], input_of(&circle, 0)))
+        .unwrap_err();
+    assert!(matches!(error, LoadError::MissingInput { .. }), "{error}");
+}

@@ -15,6 +15,7 @@ use proto::pb;
 use tokio_util::sync::CancellationToken;
 
 use super::OpError;
+use super::remains::{Remains, Remnant};
 use crate::executor::step::{
     ExtraHost, FileSystem, Mount, NetworkMode, SecurityMode, Source, Step, StepError, Stream, Ulimit,
     Writable,
@@ -48,6 +49,7 @@ pub async fn run(
     sandboxes: &Sandboxes,
     progress: &VertexProgress,
     cancel: &CancellationToken,
+    remains: &mut Remains,
 ) -> Result<Vec<Snapshot>, OpError> {
     let plan = Plan::of(op, inputs, lent, store)?;
     let command = plan.step.args.join(" ");
@@ -61,7 +63,10 @@ pub async fn run(
     let status = match sandboxes.run(plan.step, output, cancel).await {
         Ok(status) => status,
         Err(StepError::Cancelled) => return Err(OpError::Canceled),
-        Err(source) => return Err(OpError::Step { command, source }),
+        Err(source) => {
+            *remains = left(op, inputs, plan.outputs);
+            return Err(OpError::Step { command, source });
+        }
     };
     let code = status.code();
     let expected = op
@@ -75,11 +80,18 @@ pub async fn run(
         expected.contains(&code)
     };
     if !success {
+        *remains = left(op, inputs, plan.outputs);
         return Err(OpError::Exit { command, code });
     }
     let mut outputs = Vec::new();
     // A writable mount without an output had its draft for the step alone.
-    for (number, input, draft) in plan.outputs.into_iter().filter(|(number, ..)| *number >= 0) {
+    for planned in plan.outputs.into_iter().filter(|planned| planned.output >= 0) {
+        let Planned {
+            output: number,
+            input,
+            draft,
+            ..
+        } = planned;
         let snapshot = match draft {
             Some(draft) => {
                 let store = store.clone();
@@ -107,12 +119,97 @@ pub async fn run(
     Ok(outputs.into_iter().map(|(_, snapshot)| snapshot).collect())
 }
 
-/// The step, and what becomes of its writable mounts: output number, input, draft (none if it is read-only).
+/// What a failed step leaves: its mounts as they were, or as it changed them.
+fn left(op: &pb::ExecOp, inputs: &[Snapshot], planned: Vec<Planned>) -> Remains {
+    let input = |mount: &pb::Mount| {
+        let input = usize::try_from(mount.input).ok()?;
+        inputs.get(input).cloned()
+    };
+    let untouched = op.mounts.iter().map(|mount| input(mount).map(Remnant::Untouched));
+    let mut mounts: Vec<Option<Remnant>> = untouched.collect();
+    for planned in planned {
+        if let (Some(mount), Some(draft)) = (mounts.get_mut(planned.mount), planned.draft)
+            && op.mounts[planned.mount].mount_type() == pb::MountType::Bind
+        {
+            *mount = Some(Remnant::written(planned.input, draft));
+        }
+    }
+    Remains {
+        inputs: op.mounts.iter().map(input).collect(),
+        mounts,
+        action: None,
+        unreadable: None,
+    }
+}
+
+/// A step that is described and not run, for a container that a client keeps.
+pub(crate) struct Prepared {
+    pub(crate) step: Step,
+    /// What its mounts are made of, which has to live as long as the container.
+    pub(crate) props: Props,
+}
+
+#[derive(Debug)]
+pub(crate) struct Props {
+    _drafts: Vec<LayerDraft>,
+    _agents: Vec<ssh::Socket>,
+    _lent: Lent,
+}
+
+pub(crate) fn prepare(
+    op: &pb::ExecOp,
+    inputs: &[Snapshot],
+    lent: Lent,
+    store: &Store,
+) -> Result<Prepared, OpError> {
+    let plan = Plan::of(op, inputs, &lent, store)?;
+    let drafts = plan.outputs.into_iter().filter_map(|planned| planned.draft);
+    Ok(Prepared {
+        step: plan.step,
+        props: Props {
+            _drafts: drafts.collect(),
+            _agents: plan.agents,
+            _lent: lent,
+        },
+    })
+}
+
+/// A process among the mounts and names of a prepared step.
+pub(crate) fn process(
+    home: &Step,
+    meta: pb::Meta,
+    op: &pb::ExecOp,
+    secrets: &Secrets,
+) -> Result<Step, OpError> {
+    let mut env = environment(&meta);
+    env.extend(secrets.variables(op)?);
+    Ok(Step {
+        args: meta.args,
+        env,
+        cwd: Some(meta.cwd)
+            .filter(|cwd| !cwd.is_empty())
+            .unwrap_or_else(|| "/".to_owned()),
+        user: meta.user,
+        security: security(op)?,
+        ..home.clone()
+    })
+}
+
+/// What becomes of a mount.
+struct Planned {
+    mount: usize,
+    /// Negative if it is no result.
+    output: i64,
+    input: Snapshot,
+    /// None if it is read-only.
+    draft: Option<LayerDraft>,
+}
+
 struct Plan {
     step: Step,
-    outputs: Vec<(i64, Snapshot, Option<LayerDraft>)>,
+    outputs: Vec<Planned>,
     /// They answer as long as the step runs.
-    _agents: Vec<ssh::Socket>,
+    agents: Vec<ssh::Socket>,
 }
 
 impl Plan {
@@ -157,7 +254,12 @@ impl Plan {
                             read_only: mount.readonly,
                         });
                     }
-                    outputs.push((mount.output, input, draft));
+                    outputs.push(Planned {
+                        mount: number,
+                        output: mount.output,
+                        input,
+                        draft,
+                    });
                 }
                 Ok(pb::MountType::Tmpfs) => {
                     let size = mount
@@ -222,7 +324,7 @@ impl Plan {
         Ok(Self {
             step,
             outputs,
-            _agents: agents,
+            agents,
         })
     }
 }

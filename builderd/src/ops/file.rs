@@ -18,6 +18,7 @@ use dockerfile::ignore::PatternError;
 use proto::pb;
 use proto::pb::file_action::Action;
 
+use crate::ops::remains::{Remains, Remnant};
 use crate::store::view::{Overlay, View, ViewError};
 use crate::store::{LayerDraft, LayerError, NewLayer, Snapshot, Store, WorkLost};
 
@@ -129,12 +130,14 @@ enum Problem {
     },
 }
 
+/// A failed operation, and what it leaves to look at.
+pub type Failed = Box<(FileOpError, Remains)>;
+
 /// Runs `op` off the async threads.
-pub async fn run(op: pb::FileOp, inputs: Vec<Snapshot>, store: Store) -> Result<Vec<Snapshot>, FileOpError> {
+pub async fn run(op: pb::FileOp, inputs: Vec<Snapshot>, store: Store) -> Result<Vec<Snapshot>, Failed> {
     let pool = store.pool().clone();
-    pool.run(move || run_blocking(&op, &inputs, &store))
-        .await
-        .map_err(Problem::from)?
+    let ran = pool.run(move || run_keeping(&op, &inputs, &store)).await;
+    ran.unwrap_or_else(|lost| Err(Box::new((Problem::from(lost).into(), Remains::default()))))
 }
 
 /// Runs `op` on `inputs`; the results are in the order of its outputs. All layer folders of the inputs must be there.
@@ -143,21 +146,32 @@ pub fn run_blocking(
     inputs: &[Snapshot],
     store: &Store,
 ) -> Result<Vec<Snapshot>, FileOpError> {
-    let outputs = output_actions(op)?;
+    run_keeping(op, inputs, store).map_err(|failed| failed.0)
+}
+
+fn run_keeping(op: &pb::FileOp, inputs: &[Snapshot], store: &Store) -> Result<Vec<Snapshot>, Failed> {
+    let outputs = output_actions(op).map_err(|problem| Box::new((problem.into(), Remains::default())))?;
     let mut run = Run {
         store,
         inputs,
         shared: shared_results(op, inputs.len()),
         results: Vec::new(),
+        unfinished: None,
     };
     for (index, action) in op.actions.iter().enumerate() {
-        let result = run.act(index, action).map_err(FileOpError::in_action(index))?;
-        run.results.push(result);
+        match run.act(index, action) {
+            Ok(result) => run.results.push(result),
+            Err(problem) => {
+                let error = FileOpError::in_action(index)(problem);
+                return Err(Box::new((error, run.remains(index, op.actions.len()))));
+            }
+        }
     }
     outputs
         .into_iter()
         .map(|action| run.committed(action).map_err(FileOpError::in_action(action)))
-        .collect()
+        .collect::<Result<_, _>>()
+        .map_err(|error| Box::new((error, Remains::default())))
 }
 
 /// For each output the action whose result it is.
@@ -237,12 +251,25 @@ struct Run<'a> {
     inputs: &'a [Snapshot],
     shared: Vec<bool>,
     results: Vec<ActionResult>,
+    /// What the action that failed was writing in.
+    unfinished: Option<Box<Draft>>,
 }
 
 impl Run<'_> {
     fn act(&mut self, index: usize, action: &pb::FileAction) -> Result<ActionResult, Problem> {
         let draft = self.draft(action.input)?;
-        let overlay = &draft.overlay;
+        if let Err(problem) = self.write(action, &draft.overlay) {
+            self.unfinished = Some(Box::new(draft));
+            return Err(problem);
+        }
+        if self.shared.get(index).copied().unwrap_or(true) {
+            Ok(ActionResult::Committed(self.commit(draft)?))
+        } else {
+            Ok(ActionResult::Open(Box::new(draft)))
+        }
+    }
+
+    fn write(&self, action: &pb::FileAction, overlay: &Overlay) -> Result<(), Problem> {
         let owner = match owner::of(action) {
             Some(owner) => Some(self.owner(owner, action.input, overlay)?),
             None => None,
@@ -260,10 +287,29 @@ impl Run<'_> {
             Action::Rm(rm) => make::removed(rm, overlay)?,
             Action::Symlink(symlink) => make::symlink(symlink, overlay, owner)?,
         }
-        if self.shared.get(index).copied().unwrap_or(true) {
-            Ok(ActionResult::Committed(self.commit(draft)?))
-        } else {
-            Ok(ActionResult::Open(Box::new(draft)))
+        Ok(())
+    }
+
+    /// What every action has left when one failed; nothing where another one went on writing.
+    fn remains(self, failed: usize, actions: usize) -> Remains {
+        let written = |draft: Box<Draft>| {
+            // What cannot be brought to an end is not shown.
+            let Draft { overlay, draft, base } = *draft;
+            overlay.finish().ok().map(|()| Remnant::written(base, draft))
+        };
+        let results = self.results.into_iter().map(|result| match result {
+            ActionResult::Open(draft) => written(draft),
+            ActionResult::Committed(snapshot) => Some(Remnant::Untouched(snapshot)),
+            ActionResult::Continued => None,
+        });
+        let mut mounts: Vec<Option<Remnant>> = results.collect();
+        mounts.push(self.unfinished.and_then(written));
+        mounts.resize_with(actions, || None);
+        Remains {
+            inputs: self.inputs.iter().cloned().map(Some).collect(),
+            mounts,
+            action: Some(failed),
+            unreadable: None,
         }
     }
 

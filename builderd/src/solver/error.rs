@@ -1,5 +1,6 @@
 //! Why a build failed, with everything a client needs to point at the cause.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -7,11 +8,13 @@ use proto::chain;
 use proto::errdefs::{self, Detail};
 use proto::pb;
 
+use super::RuleError;
 use super::attest::AttestError;
 use crate::exporters::ExportError;
 use crate::frontend;
 use crate::graph::{LoadError, SourceRange};
 use crate::ops::OpError;
+use crate::ops::remains::Remains;
 
 /// A failed vertex.
 #[derive(Debug)]
@@ -21,6 +24,9 @@ pub struct Failure {
     pub name: String,
     /// The lines that the vertex was made from.
     pub ranges: Vec<SourceRange>,
+    pub op: pb::Op,
+    pub description: BTreeMap<String, String>,
+    pub remains: Remains,
     pub error: OpError,
 }
 
@@ -36,6 +42,9 @@ pub enum SolveError {
     Export(Arc<ExportError>),
     #[error("{}", chain(_0.as_ref()))]
     Attest(Arc<AttestError>),
+    /// A source that may not be used, or rules about sources that make no sense.
+    #[error("{}", chain(_0.as_ref()))]
+    Rules(Arc<RuleError>),
     #[error("{0}")]
     Request(String),
     /// Nobody wants the result any more.
@@ -44,6 +53,24 @@ pub enum SolveError {
 }
 
 impl SolveError {
+    /// The vertex that failed, be it on the way of a frontend.
+    pub(super) fn failure(&self) -> Option<&Arc<Failure>> {
+        match self {
+            Self::Vertex(failure) => Some(failure),
+            Self::Frontend(error) => {
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    if let Some(Self::Vertex(failure)) = error.downcast_ref::<Self>() {
+                        return Some(failure);
+                    }
+                    cause = error.source();
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+
     /// For the client: the lines to show, the vertex that failed, how its process ended.
     pub fn details(&self) -> Vec<Detail> {
         match self {
@@ -66,10 +93,12 @@ impl SolveError {
                 details.push(Detail::Vertex(errdefs::Vertex {
                     digest: failure.vertex.clone(),
                 }));
-                if let OpError::Exit { code, .. } = failure.error {
-                    details.push(Detail::Exit(errdefs::Exit {
+                match &failure.error {
+                    OpError::Exit { code, .. } => details.push(Detail::Exit(errdefs::Exit {
                         code: code.unsigned_abs(),
-                    }));
+                    })),
+                    OpError::Policy(error) => details.extend(error.decision().map(Detail::Decision)),
+                    _ => {}
                 }
                 details
             }
@@ -85,9 +114,12 @@ impl SolveError {
                 }
                 details
             }
-            Self::Load(_) | Self::Export(_) | Self::Attest(_) | Self::Request(_) | Self::Canceled => {
-                Vec::new()
-            }
+            Self::Load(_)
+            | Self::Export(_)
+            | Self::Attest(_)
+            | Self::Rules(_)
+            | Self::Request(_)
+            | Self::Canceled => Vec::new(),
         }
     }
 }
@@ -95,6 +127,12 @@ impl SolveError {
 impl From<LoadError> for SolveError {
     fn from(error: LoadError) -> Self {
         Self::Load(Arc::new(error))
+    }
+}
+
+impl From<RuleError> for SolveError {
+    fn from(error: RuleError) -> Self {
+        Self::Rules(Arc::new(error))
     }
 }
 

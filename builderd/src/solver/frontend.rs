@@ -12,6 +12,7 @@ use proto::pb;
 
 use super::outcome::{Outcome, Reference, References};
 use super::provenance::Scope;
+use super::rules::Rules;
 use super::{Job, SolveError};
 use crate::frontend::{self, Host, HostError, ResolvedImage, WantedImage};
 use crate::graph::digest_of;
@@ -32,6 +33,8 @@ pub struct BuildRequest {
     pub inputs: BTreeMap<String, pb::Definition>,
     /// Compute the result before answering, so that errors surface here.
     pub evaluate: bool,
+    /// Further rules about the sources of this request.
+    pub rules: Arc<Rules>,
 }
 
 impl Job {
@@ -56,7 +59,7 @@ impl Job {
                 attestations: BTreeMap::new(),
             },
             ("", Some(definition)) => Outcome {
-                references: References::One(self.refer(definition, scope)?),
+                references: References::One(self.refer(definition, scope, &request.rules)?),
                 metadata: BTreeMap::new(),
                 sources: Vec::new(),
                 attestations: BTreeMap::new(),
@@ -119,8 +122,9 @@ impl Job {
         &self,
         definition: &pb::Definition,
         scope: &Arc<Scope>,
+        rules: &Rules,
     ) -> Result<Option<Reference>, SolveError> {
-        let edge = self.load(definition)?;
+        let edge = self.load_under(definition, rules)?;
         let id: Arc<str> = format!("trimaran::{:032x}", rand::random::<u128>()).into();
         let reference = Reference {
             id: Arc::clone(&id),
@@ -147,6 +151,7 @@ impl Job {
             .map(|id| id.to_string())
             .unwrap_or_default();
         let asked = request.attributes.get("requestid").cloned();
+        let rules = Arc::clone(&request.rules);
         let request = frontend::Request {
             attributes: request.attributes,
             inputs: request.inputs,
@@ -156,6 +161,7 @@ impl Job {
         let host = JobHost {
             job: Arc::clone(self),
             scope: Arc::clone(&scope),
+            rules,
         };
         if let Some(name) = asked {
             return Ok(Outcome {
@@ -169,7 +175,7 @@ impl Job {
         let metadata = build.metadata();
         let mut references = BTreeMap::new();
         for target in &build.targets {
-            if let Some(reference) = self.refer(&target.definition, &scope)? {
+            if let Some(reference) = self.refer(&target.definition, &scope, &host.rules)? {
                 references.insert(target.platform.to_string(), reference);
             }
         }
@@ -217,22 +223,28 @@ fn warning(finding: &Finding, source: &pb::SourceInfo) -> VertexWarning {
 }
 
 /// The standard frontend images are this daemon's own frontend under another name.
-fn is_built_in(source: Option<&String>) -> bool {
+pub fn is_built_in(source: Option<&String>) -> bool {
     let Some(source) = source else { return false };
     let name = source.trim_start_matches("docker.io/");
-    name == "dockerfile.v0" || name == "docker/dockerfile" || name.starts_with("docker/dockerfile:")
+    let name = name.split('@').next().unwrap_or(name);
+    let name = name.split(':').next().unwrap_or(name);
+    matches!(
+        name,
+        "dockerfile.v0" | "docker/dockerfile" | "docker/dockerfile-upstream"
+    )
 }
 
 /// The daemon's side of a frontend.
 struct JobHost {
     job: Arc<Job>,
     scope: Arc<Scope>,
+    rules: Arc<Rules>,
 }
 
 impl JobHost {
     /// What a definition comes to, with its files here; nothing for scratch.
     async fn snapshot(&self, definition: &pb::Definition) -> Result<Option<Snapshot>, HostError> {
-        let Some(edge) = self.job.load(definition)? else {
+        let Some(edge) = self.job.load_under(definition, &self.rules)? else {
             return Ok(None);
         };
         // What is read is no part of the result, but says how it is made.
@@ -291,7 +303,7 @@ impl Host for JobHost {
     }
 
     async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
-        let looked_up = self.job.looked_up(wanted);
+        let looked_up = self.job.looked_up(wanted, &self.rules);
         Ok(looked_up.await.map(|(image, material)| {
             self.scope.looked_up(material);
             image

@@ -12,6 +12,8 @@ use super::Job;
 use super::job::Done;
 use super::platforms;
 use super::provenance::{ImageMaterial, Material};
+use super::rules::Rules;
+use super::source_meta::SourceMetaError;
 use crate::executor::step;
 use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
@@ -61,7 +63,7 @@ impl Job {
         progress: &VertexProgress,
     ) -> Result<Done, OpError> {
         let permitted = self.permitted(source, vertex.op.platform.as_ref()).await;
-        let source = &permitted.map_err(|error| OpError::Policy(proto::chain(&error)))?;
+        let source = &permitted.map_err(|error| OpError::Policy(Box::new(error)))?;
         let note = |material| self.notes().material(&vertex.digest, material);
         let snapshot = match source.identifier.split_once("://") {
             Some((LOCAL, _)) => {
@@ -256,7 +258,7 @@ impl Job {
     }
 
     /// Asks the clients for the secrets of a step; one that is not optional must be there.
-    async fn secrets(&self, op: &pb::ExecOp) -> Result<Secrets, OpError> {
+    pub(super) async fn secrets(&self, op: &pb::ExecOp) -> Result<Secrets, OpError> {
         let named: Vec<(&str, bool)> = Secrets::named(op).collect();
         let mut found = BTreeMap::new();
         for (id, optional) in named {
@@ -365,9 +367,10 @@ impl Job {
     pub(crate) async fn looked_up(
         &self,
         wanted: WantedImage,
-    ) -> Result<(ResolvedImage, ImageMaterial), ImageError> {
+        rules: &Rules,
+    ) -> Result<(ResolvedImage, ImageMaterial), SourceMetaError> {
         let platform = to_registry(&wanted.platform);
-        let image = self.resolve_image(wanted).await?;
+        let image = self.resolve_image(wanted, rules).await?;
         let material = ImageMaterial {
             reference: image.reference.to_string(),
             platform: Some(platform),
@@ -377,8 +380,28 @@ impl Job {
         Ok((image, material))
     }
 
-    /// Looks up an image and its config, in a vertex of its own.
-    pub(crate) async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, ImageError> {
+    /// Looks up the image that policies make of one, and its config, in a vertex of its own.
+    pub(crate) async fn resolve_image(
+        &self,
+        mut wanted: WantedImage,
+        rules: &Rules,
+    ) -> Result<ResolvedImage, SourceMetaError> {
+        let source = pb::SourceOp {
+            identifier: format!("{IMAGE}://{}", wanted.reference),
+            ..pb::SourceOp::default()
+        };
+        let platform = platforms::message(&wanted.platform);
+        let allowed = self.allowed(&source, Some(&platform), rules).await?;
+        if allowed.identifier != source.identifier {
+            let (_, reference) = allowed.identifier.split_once("://").unwrap_or_default();
+            wanted.reference = reference.parse().map_err(SourceMetaError::Reference)?;
+        }
+        self.look_up_image(wanted)
+            .await
+            .map_err(|error| SourceMetaError::Image(Box::new(error)))
+    }
+
+    pub(super) async fn look_up_image(&self, wanted: WantedImage) -> Result<ResolvedImage, ImageError> {
         let progress = self.progress().internal_vertex(&wanted.name);
         progress.start();
         let freshness = match wanted.mode {

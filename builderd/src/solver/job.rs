@@ -4,21 +4,27 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use binfmt::Platform;
+use futures::future::BoxFuture;
 use proto::pb;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
+use super::failed::Told;
 use super::outcome::Reference;
+use super::policy::SourcePolicy;
 use super::provenance::Notes;
+use super::rules::Rules;
 use super::schedule::{self, Outputs};
 use super::{Failure, SolveError, Solver, cache_key, platforms};
 use crate::executor::Sandboxes;
 use crate::executor::step::{NetworkMode, SecurityMode};
 use crate::graph::{Edge, Graph, Vertex};
+use crate::ops::remains::Remains;
 use crate::ops::{self, OpError};
 use crate::progress::{Progress, VertexProgress};
 use crate::session::Group;
 use crate::sources::image::Images;
+use crate::store::view::{Found, LastLink};
 use crate::store::{CacheKey, CachedResult, Snapshot, Store};
 
 /// What a client may ask for beyond the ordinary, as granted to one build.
@@ -39,14 +45,15 @@ pub struct Job {
     store: Store,
     /// The sessions that serve files and credentials.
     sessions: Group,
-    /// The session whose policy is asked about every source.
-    policy: Option<Group>,
+    policy: SourcePolicy,
     entitlements: Entitlements,
     graph: Mutex<Graph>,
     finished: Mutex<HashMap<String, Outputs>>,
     /// What clients were told about, by id.
     references: Mutex<HashMap<Arc<str>, Reference>>,
     notes: Notes,
+    /// What failed operations left that clients were told about, by id.
+    remnants: Mutex<HashMap<String, Told>>,
     progress: Progress,
     cancel: CancellationToken,
     sandboxes: Sandboxes,
@@ -67,7 +74,7 @@ impl Job {
     pub fn new(
         solver: Solver,
         sessions: Group,
-        policy: Option<Group>,
+        policy: SourcePolicy,
         entitlements: Entitlements,
     ) -> Arc<Self> {
         let store = solver.store().leased();
@@ -83,6 +90,7 @@ impl Job {
             finished: Mutex::default(),
             references: Mutex::default(),
             notes: Notes::default(),
+            remnants: Mutex::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
             renewed_caches: Mutex::default(),
@@ -104,7 +112,11 @@ impl Job {
     }
 
     pub(super) fn policy(&self) -> Option<&Group> {
-        self.policy.as_ref()
+        self.policy.session.as_ref()
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.policy.rules
     }
 
     pub fn images(&self) -> &Images {
@@ -126,12 +138,28 @@ impl Job {
 
     /// Adds a definition to the build's graph; nothing runs yet.
     pub fn load(&self, definition: &pb::Definition) -> Result<Option<Edge>, SolveError> {
-        Ok(self.graph().load(definition)?)
+        self.load_under(definition, &Rules::default())
+    }
+
+    /// The same under further rules about sources.
+    pub(super) fn load_under(
+        &self,
+        definition: &pb::Definition,
+        rules: &Rules,
+    ) -> Result<Option<Edge>, SolveError> {
+        let rewritten = self.rules().rewrite(definition)?;
+        let definition = rewritten.as_ref().unwrap_or(definition);
+        let rewritten = rules.rewrite(definition)?;
+        Ok(self.graph().load(rewritten.as_ref().unwrap_or(definition))?)
     }
 
     /// Brings about the snapshots behind `targets`, which come from [`Self::load`].
-    pub async fn evaluate(self: &Arc<Self>, targets: &[Edge]) -> Result<Vec<Snapshot>, SolveError> {
-        schedule::evaluate(self, targets).await
+    pub fn evaluate<'a>(
+        self: &'a Arc<Self>,
+        targets: &'a [Edge],
+    ) -> BoxFuture<'a, Result<Vec<Snapshot>, SolveError>> {
+        // Boxed, as an operation may itself be a build.
+        Box::pin(schedule::evaluate(self, targets))
     }
 
     pub(super) fn graph(&self) -> MutexGuard<'_, Graph> {
@@ -145,6 +173,14 @@ impl Job {
     /// Whether nobody has said so of this cache yet.
     pub(super) fn renew_cache(&self, key: &CacheKey) -> bool {
         lock(&self.renewed_caches).insert(*key)
+    }
+
+    pub(super) fn remnants(&self) -> MutexGuard<'_, HashMap<String, Told>> {
+        lock(&self.remnants)
+    }
+
+    pub(crate) fn sandboxes(&self) -> &Sandboxes {
+        &self.sandboxes
     }
 
     pub(super) fn finished(&self, digest: &str) -> Option<Outputs> {
@@ -191,12 +227,13 @@ impl Job {
         inputs: Vec<Snapshot>,
     ) -> Result<Outputs, SolveError> {
         let progress = self.reporter(vertex);
+        let mut remains = Remains::default();
         let outcome = match &vertex.op.op {
             Some(pb::op::Op::Source(source)) => {
                 progress.start();
                 self.source(source, vertex, &progress).await
             }
-            _ => self.operation(vertex, &inputs, &progress).await,
+            _ => self.operation(vertex, &inputs, &progress, &mut remains).await,
         };
         match outcome {
             Ok(done) => {
@@ -220,6 +257,9 @@ impl Job {
                     vertex: vertex.digest.clone(),
                     name: vertex.name.clone(),
                     ranges: vertex.source.clone(),
+                    op: vertex.op.clone(),
+                    description: vertex.metadata.description.clone(),
+                    remains,
                     error,
                 };
                 Err(SolveError::Vertex(Arc::new(failure)))
@@ -232,6 +272,7 @@ impl Job {
         vertex: &Vertex,
         inputs: &[Snapshot],
         progress: &VertexProgress,
+        remains: &mut Remains,
     ) -> Result<Done, OpError> {
         let store = &self.store;
         let key = cache_key::of_operation(&vertex.op, inputs);
@@ -252,6 +293,7 @@ impl Job {
                 self.check_entitlements(op)?;
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
+                self.check_sources(op, inputs, remains).await?;
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
                 let lent = self.lent(op, inputs, fresh).await?;
                 let _turn = self.solver.step_turn().await;
@@ -259,8 +301,17 @@ impl Job {
                 // Dropping this future — a sibling failed, the client went away — must end the process too.
                 let cancel = self.cancel.child_token();
                 let _guard = cancel.clone().drop_guard();
-                let outputs =
-                    ops::exec::run(op, inputs, &lent, store, &self.sandboxes, progress, &cancel).await?;
+                let outputs = ops::exec::run(
+                    op,
+                    inputs,
+                    &lent,
+                    store,
+                    &self.sandboxes,
+                    progress,
+                    &cancel,
+                    remains,
+                )
+                .await?;
                 store.remember(&key, &CachedResult::now(outputs.clone()));
                 Ok(Done {
                     outputs,
@@ -278,7 +329,14 @@ impl Job {
                     });
                 }
                 progress.start();
-                let outputs = ops::file::run(op.clone(), inputs.to_vec(), store.clone()).await?;
+                let outputs = match ops::file::run(op.clone(), inputs.to_vec(), store.clone()).await {
+                    Ok(outputs) => outputs,
+                    Err(failed) => {
+                        let (error, left) = *failed;
+                        *remains = left;
+                        return Err(error.into());
+                    }
+                };
                 let result = CachedResult::now(outputs.clone());
                 store.remember(&key, &result);
                 if let Some(content_key) = content_key {
@@ -303,9 +361,14 @@ impl Job {
                 let difference = ops::diff::run(pair, store).await?;
                 Ok(self.made(&key, difference))
             }
-            Some(pb::op::Op::Build(_)) => Err(OpError::Unsupported(
-                "build operations are not supported yet".into(),
-            )),
+            Some(pb::op::Op::Build(op)) => {
+                self.fetch(inputs, progress).await?;
+                progress.start();
+                Ok(Done {
+                    outputs: vec![self.nested(op, vertex, inputs).await?],
+                    cached: false,
+                })
+            }
             Some(pb::op::Op::Passthrough(op)) => Ok(Done {
                 outputs: ops::passthrough(op, inputs)?,
                 cached: false,
@@ -354,7 +417,43 @@ impl Job {
         &self.entitlements
     }
 
-    fn check_entitlements(&self, op: &pb::ExecOp) -> Result<(), OpError> {
+    /// What read-only mounts take from their inputs must be there before anything is run.
+    async fn check_sources(
+        &self,
+        op: &pb::ExecOp,
+        inputs: &[Snapshot],
+        remains: &mut Remains,
+    ) -> Result<(), OpError> {
+        for mount in &op.mounts {
+            let Some(input) = usize::try_from(mount.input).ok().and_then(|at| inputs.get(at)) else {
+                continue;
+            };
+            if !mount.readonly || mount.selector.trim_matches('/').is_empty() {
+                continue;
+            }
+            let (snapshot, selector) = (input.clone(), mount.selector.clone());
+            let store = self.store.clone();
+            let is_missing = move || {
+                let view = ops::file::view_of(&snapshot, &store);
+                view.and_then(|view| view.lookup(&selector, LastLink::Follow))
+                    .is_ok_and(|resolved| matches!(resolved.found, Found::Nothing))
+            };
+            if self.store.pool().run(is_missing).await? {
+                *remains = Remains {
+                    inputs: vec![Some(input.clone())],
+                    unreadable: usize::try_from(mount.input).ok(),
+                    ..Remains::default()
+                };
+                return Err(OpError::NoSuchSource {
+                    selector: mount.selector.clone(),
+                    target: mount.dest.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_entitlements(&self, op: &pb::ExecOp) -> Result<(), OpError> {
         if ops::exec::network(op)? == NetworkMode::Host && !self.entitlements.network_host {
             return Err(OpError::NotAllowed {
                 entitlement: "network.host",

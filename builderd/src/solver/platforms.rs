@@ -93,3 +93,13 @@ pub fn of(platform: Option<&pb::Platform>) -> Platform {
         Platform::new(&p.os, &p.architecture, &p.variant)
     })
 }
+
+/// A platform as operations name it.
+pub(super) fn message(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        os: platform.os().to_owned(),
+        architecture: platform.architecture().to_owned(),
+        variant: platform.variant().to_owned(),
+        ..pb::Platform::default()
+    }
+}

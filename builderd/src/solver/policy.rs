@@ -8,18 +8,34 @@ use proto::policysession::check_policy_response::Result as Answer;
 use proto::policysession::{CheckPolicyRequest, DecisionResponse};
 use proto::sourcepolicy::PolicyAction;
 
+use proto::errdefs::{Decision, Denial};
+
 use super::Job;
 use super::provenance::Scope;
+use super::rules::{RuleError, Rules};
 use super::source_meta::SourceMetaError;
-use crate::session::SessionError;
+use crate::session::{Group, SessionError};
 
 /// How often a policy may ask about one source.
 const MOST_QUESTIONS: usize = 10;
 
+/// What a client says about the sources that its build may use.
+#[derive(Debug, Default)]
+pub struct SourcePolicy {
+    pub rules: Rules,
+    /// The session that is asked about every source, after the rules.
+    pub session: Option<Group>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    #[error("source {identifier:?} not allowed by policy{messages}")]
-    Denied { identifier: String, messages: String },
+    #[error("source {identifier:?} not allowed by policy: action DENY{}", listed(.messages))]
+    Denied {
+        identifier: String,
+        messages: Vec<String>,
+    },
+    #[error(transparent)]
+    Rules(#[from] RuleError),
     #[error("the policy asks more than {MOST_QUESTIONS} times about source {0:?}")]
     Insatiable(String),
     #[error("the policy asks about another source than {0:?}")]
@@ -36,7 +52,43 @@ pub enum PolicyError {
     Session(#[from] SessionError),
 }
 
+impl PolicyError {
+    /// For clients that show what the policy said.
+    pub(crate) fn decision(&self) -> Option<Decision> {
+        let Self::Denied { messages, .. } = self else {
+            return None;
+        };
+        let denial = |message: &String| Denial {
+            message: message.clone(),
+        };
+        Some(Decision {
+            action: PolicyAction::Deny.into(),
+            deny_messages: messages.iter().map(denial).collect(),
+        })
+    }
+}
+
+fn listed(messages: &[String]) -> String {
+    if messages.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", messages.join(", "))
+    }
+}
+
 impl Job {
+    /// A source that is named outside of definitions: what rules and session make of it.
+    pub(crate) async fn allowed(
+        &self,
+        source: &pb::SourceOp,
+        platform: Option<&pb::Platform>,
+        rules: &Rules,
+    ) -> Result<pb::SourceOp, PolicyError> {
+        let source = self.rules().apply(source)?;
+        let source = rules.apply(&source)?;
+        self.permitted(&source, platform).await
+    }
+
     /// The source to use, which is another one if the policy says so.
     pub(super) async fn permitted(
         &self,
@@ -46,25 +98,32 @@ impl Job {
         let Some(policy) = self.policy() else {
             return Ok(source.clone());
         };
-        let identifier = || dockerfile::address::without_credentials(&source.identifier);
-        let mut known = ResolveSourceMetaResponse {
-            source: Some(source.clone()),
-            ..ResolveSourceMetaResponse::default()
-        };
+        let mut source = source.clone();
+        let mut known = about(&source);
         // What only a policy wants to know is no part of the build.
         let nobody = Scope::default();
         for _ in 0..MOST_QUESTIONS {
+            let identifier = || dockerfile::address::without_credentials(&source.identifier);
             let question = CheckPolicyRequest {
                 platform: platform.cloned(),
                 source: Some(known),
                 ..CheckPolicyRequest::default()
             };
             let asked = match policy.check_policy(question).await?.result {
-                Some(Answer::Decision(decision)) => return decide(source, decision, identifier()),
+                Some(Answer::Decision(decision)) => {
+                    let decided = decide(&source, decision, identifier())?;
+                    if decided == source {
+                        return Ok(source);
+                    }
+                    // Another source is looked at like any other.
+                    source = self.rules().apply(&decided)?.into_owned();
+                    known = about(&source);
+                    continue;
+                }
                 Some(Answer::Request(asked)) => asked,
                 None => return Err(PolicyError::NoAnswer(identifier())),
             };
-            let same = |other: &pb::SourceOp| other.identifier == source.identifier;
+            let same = |other: &pb::SourceOp| *other == source;
             if !asked.source.as_ref().is_some_and(same) {
                 return Err(PolicyError::OtherSource(identifier()));
             }
@@ -77,7 +136,14 @@ impl Job {
             // The answer is about the source as it was asked for, whatever it was resolved to.
             known.source = Some(source.clone());
         }
-        Err(PolicyError::Insatiable(identifier()))
+        Err(PolicyError::Insatiable(source.identifier))
+    }
+}
+
+fn about(source: &pb::SourceOp) -> ResolveSourceMetaResponse {
+    ResolveSourceMetaResponse {
+        source: Some(source.clone()),
+        ..ResolveSourceMetaResponse::default()
     }
 }
 
@@ -91,16 +157,8 @@ fn decide(
         (PolicyAction::Convert, Some(update)) => Ok(update),
         (PolicyAction::Convert, None) => Err(PolicyError::NoAnswer(identifier)),
         (PolicyAction::Deny, _) => {
-            let said: Vec<String> = decision
-                .deny_messages
-                .into_iter()
-                .map(|message| message.message)
-                .collect();
-            let messages = if said.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", said.join(", "))
-            };
+            let said = decision.deny_messages.into_iter();
+            let messages = said.map(|message| message.message).collect();
             Err(PolicyError::Denied { identifier, messages })
         }
     }
@@ -135,7 +193,7 @@ mod tests {
         );
         assert_eq!(
             decided(PolicyAction::Deny, None),
-            Err("source \"git://a\" not allowed by policy: too old".to_owned())
+            Err("source \"git://a\" not allowed by policy: action DENY: too old".to_owned())
         );
         assert!(decided(PolicyAction::Convert, None).is_err());
     }

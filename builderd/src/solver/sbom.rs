@@ -80,7 +80,7 @@ impl Job {
             name: format!("resolve image config for {image}"),
         };
         let (found, _) = self
-            .looked_up(wanted)
+            .looked_up(wanted, &super::Rules::default())
             .await
             .map_err(|error| named(error.into()))?;
         let config = ImageConfig::parse(&found.config).map_err(|source| AttestError::Config {

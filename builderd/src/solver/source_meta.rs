@@ -14,8 +14,10 @@ use registry::digest::Algorithm;
 use registry::reference::ReferenceError;
 
 use super::Job;
-use super::inputs::WantedObjects;
-use super::provenance::Scope;
+use super::inputs::{self, WantedObjects};
+use super::policy::PolicyError;
+use super::provenance::{ImageMaterial, Scope};
+use super::rules::Rules;
 use crate::frontend::{ResolveMode, WantedImage};
 use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
@@ -37,6 +39,8 @@ pub(crate) enum SourceMetaError {
         "the metadata of {0} cannot be resolved; only images, git repositories and http addresses are supported"
     )]
     Scheme(String),
+    #[error("could not resolve image due to policy")]
+    Policy(#[source] Box<PolicyError>),
     #[error("attestations of images are not resolved")]
     Attestations,
     #[error(transparent)]
@@ -77,8 +81,27 @@ fn named(log_name: String, default: impl FnOnce() -> String) -> String {
     if log_name.is_empty() { default() } else { log_name }
 }
 
+impl From<PolicyError> for SourceMetaError {
+    fn from(error: PolicyError) -> Self {
+        Self::Policy(Box::new(error))
+    }
+}
+
 impl Job {
-    pub(crate) async fn source_meta(
+    /// What is known of the source that policies make of one.
+    pub(crate) async fn allowed_source_meta(
+        &self,
+        scope: &Scope,
+        mut request: ResolveSourceMetaRequest,
+    ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
+        let rules = Rules::new(&request.source_policies).map_err(PolicyError::from)?;
+        let source = request.source.take().ok_or(SourceMetaError::NoSource)?;
+        let allowed = self.allowed(&source, request.platform.as_ref(), &rules).await?;
+        request.source = Some(allowed);
+        self.source_meta(scope, request).await
+    }
+
+    pub(super) async fn source_meta(
         &self,
         scope: &Scope,
         request: ResolveSourceMetaRequest,
@@ -114,11 +137,17 @@ impl Job {
         let reference = source.identifier.trim_start_matches(IMAGE_SCHEME);
         let platform = request.platform.as_ref();
         let wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
-        let (image, material) = self
-            .looked_up(wanted)
+        let registry_platform = inputs::to_registry(&wanted.platform);
+        let image = self
+            .look_up_image(wanted)
             .await
             .map_err(|error| SourceMetaError::Image(Box::new(error)))?;
-        scope.looked_up(material);
+        scope.looked_up(ImageMaterial {
+            reference: image.reference.to_string(),
+            platform: Some(registry_platform),
+            digest: image.digest.clone(),
+            local: false,
+        });
         source.identifier = format!("{IMAGE_SCHEME}{}", image.reference);
         let config = if options.no_config {
             Default::default()

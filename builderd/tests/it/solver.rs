@@ -9,7 +9,7 @@ use builderd::executor::{Choice, Config, Executor};
 use builderd::graph::builder::{Builder, Note, Operation, Output};
 use builderd::progress::CANCELED;
 use builderd::session::Sessions;
-use builderd::solver::{Entitlements, Job, SolveError, Solver};
+use builderd::solver::{Entitlements, Job, SolveError, Solver, SourcePolicy};
 use builderd::store::Store;
 use proto::control::Vertex;
 use proto::errdefs::Detail;
@@ -56,7 +56,7 @@ impl World {
         Job::new(
             self.solver.clone(),
             Sessions::new().group(Vec::<String>::new()),
-            None,
+            SourcePolicy::default(),
             Entitlements::default(),
         )
     }

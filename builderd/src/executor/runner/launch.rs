@@ -22,10 +22,11 @@ use super::housing::Housing;
 use super::identity::{self, Identity};
 use super::mounting::{self, Doing, SetupError};
 use super::proc_files::{self, Cover};
+use super::talk::{self, Talk};
 use super::volumes::{self, Targets};
 use super::{capabilities, devices, files, network, overlay, sys};
 use crate::executor::protocol::MAX_FRAME;
-use crate::executor::step::{ExitStatus, NetworkMode, SecurityMode, Step, Stream};
+use crate::executor::step::{Attached, ExitStatus, NetworkMode, SecurityMode, Step, Stream};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -47,6 +48,8 @@ pub(super) struct Running {
     pub(super) report: Option<OwnedFd>,
     reported: Vec<u8>,
     upper: Option<PathBuf>,
+    /// Somebody talks with it.
+    pub(super) talk: Option<Talk>,
     /// Keeps the step's mounts until its end was told: taking them down takes the kernel half a millisecond that
     /// nobody needs to wait for. Absent before Linux 6.11.
     mounts: Option<OwnedFd>,
@@ -86,6 +89,13 @@ impl Running {
         }
     }
 
+    /// Whether its program runs: it is through with its report, in which no failure is.
+    pub(super) fn runs(&self) -> bool {
+        let failed = |entry| !matches!(entry, Ok(Report::Made(_)));
+        let mut entries = serde_json::Deserializer::from_slice(&self.reported).into_iter::<Report>();
+        self.report.is_none() && !entries.any(failed)
+    }
+
     /// Collects how it ended and removes the mount points that it left.
     pub(super) fn finish(mut self) -> Result<ExitStatus, String> {
         let status = match rustix::process::waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED)
@@ -115,36 +125,94 @@ impl Running {
     }
 }
 
-pub(super) fn start(housing: &Housing, step: &Step) -> Result<Running, SetupError> {
+/// Where a process runs.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// In namespaces and a root of its own.
+    Own,
+    /// Beside the first process of a step.
+    Beside(&'a Running),
+}
+
+pub(super) fn start(
+    housing: &Housing,
+    step: &Step,
+    place: Place<'_>,
+    attached: Option<Attached>,
+) -> Result<Running, SetupError> {
     let (stdout, stdout_writer) = super::pipe().doing(|| "making a pipe".into())?;
     let (stderr, stderr_writer) = super::pipe().doing(|| "making a pipe".into())?;
     let (report, report_writer) = super::pipe().doing(|| "making a pipe".into())?;
+    let (talk, ends) = talk_with(attached).doing(|| "making its input".into())?;
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if step.network == NetworkMode::None {
         namespaces |= libc::CLONE_NEWNET;
     }
-    match sys::clone_into(namespaces).doing(|| "making namespaces".into())? {
+    let cloned = match place {
+        Place::Own => sys::clone_into(namespaces),
+        Place::Beside(first) => sys::clone_beside(first.process.as_fd()),
+    };
+    match cloned.doing(|| "making namespaces".into())? {
         Some(process) => {
-            let upper = step.root.writable.as_ref().map(|writable| writable.upper.clone());
-            let mounts = sys::mount_namespace_of(process.as_fd());
+            let (upper, mounts) = match place {
+                Place::Own => (
+                    step.root.writable.as_ref().map(|writable| writable.upper.clone()),
+                    sys::mount_namespace_of(process.as_fd()),
+                ),
+                Place::Beside(_) => (None, None),
+            };
             Ok(Running {
                 process,
-                stdout: Some(stdout),
-                stderr: Some(stderr),
+                // What a terminal shows comes through its master.
+                stdout: Some(stdout).filter(|_| ends.terminal.is_none()),
+                stderr: Some(stderr).filter(|_| ends.terminal.is_none()),
                 report: Some(report),
                 reported: Vec::new(),
                 upper,
+                talk,
                 mounts,
             })
         }
         None => {
             let mut report = fs::File::from(report_writer);
             let streams = [stdout_writer.as_fd(), stderr_writer.as_fd()];
-            let Err(error) = become_program(housing, step, streams, &mut report);
+            let Err(error) = become_program(housing, step, place, streams, &ends, &mut report);
             tell(&mut report, &Report::Failed(error.text()));
             sys::exit_now(1)
         }
     }
+}
+
+/// The child's ends of what it is talked with through.
+#[derive(Default)]
+struct Ends {
+    input: Option<OwnedFd>,
+    /// Where to hand the master of its terminal to.
+    terminal: Option<OwnedFd>,
+}
+
+fn talk_with(attached: Option<Attached>) -> io::Result<(Option<Talk>, Ends)> {
+    let Some(attached) = attached else {
+        return Ok((None, Ends::default()));
+    };
+    if attached.terminal {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let ends = Ends {
+            input: None,
+            terminal: Some(theirs.into()),
+        };
+        return Ok((Some(Talk::with_terminal(ours.into())), ends));
+    }
+    if !attached.input {
+        return Ok((Some(Talk::with_pipe(None)), Ends::default()));
+    }
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&writer, true)?;
+    let ends = Ends {
+        input: Some(reader),
+        terminal: None,
+    };
+    Ok((Some(Talk::with_pipe(Some(writer))), ends))
 }
 
 fn tell(report: &mut fs::File, entry: &Report) {
@@ -158,34 +226,66 @@ fn tell(report: &mut fs::File, entry: &Report) {
 fn become_program(
     housing: &Housing,
     step: &Step,
+    place: Place<'_>,
     [stdout, stderr]: [BorrowedFd<'_>; 2],
+    ends: &Ends,
     report: &mut fs::File,
 ) -> Result<std::convert::Infallible, SetupError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .doing(|| "tying it to the runner".into())?;
     rustix::process::setsid().doing(|| "making a session".into())?;
-    let hostname = step.hostname.as_deref().unwrap_or(files::DEFAULT_HOSTNAME);
-    nix::unistd::sethostname(hostname).doing(|| format!("setting the host name {hostname}"))?;
-    if step.network == NetworkMode::None {
-        network::bring_loopback_up().doing(|| "bringing loopback up".into())?;
-    }
-    let (made, stdin) = build_root(housing, step, hostname)?;
-    if !made.is_empty() {
-        tell(report, &Report::Made(made));
-    }
-    enter(&housing.root).doing(|| "entering the root".into())?;
-
-    connect([stdin.as_fd(), stdout, stderr]).doing(|| "connecting its output".into())?;
+    let null = match place {
+        Place::Own => furnish(housing, step, report)?,
+        Place::Beside(first) => {
+            sys::enter_world_of(first.process.as_fd()).doing(|| "entering the container".into())?;
+            fs::File::open("/dev/null")
+                .doing(|| "opening /dev/null".into())?
+                .into()
+        }
+    };
+    let terminal = match &ends.terminal {
+        Some(handover) => {
+            let terminal = talk::make_terminal(handover.as_fd()).doing(|| "making a terminal".into())?;
+            sys::control_by(terminal.as_fd()).doing(|| "taking the terminal".into())?;
+            Some(terminal)
+        }
+        None => None,
+    };
+    let stdin = ends.input.as_ref().unwrap_or(&null).as_fd();
+    let streams = match &terminal {
+        Some(terminal) => [terminal.as_fd(); 3],
+        None => [stdin, stdout, stderr],
+    };
+    connect(streams).doing(|| "connecting its output".into())?;
     limit(step)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let identity = identity::find(&step.user)
         .map_err(io::Error::other)
         .doing(|| "finding its user".into())?;
     let cwd = Path::new("/").join(&step.cwd);
+    if let Some(terminal) = &terminal {
+        // As login does it: the user may open the terminal again by its name.
+        let _kept = rustix::fs::fchown(terminal, Some(Uid::from_raw(identity.uid)), None);
+    }
     make_folder(&cwd, &identity).doing(|| format!("making its working folder {}", cwd.display()))?;
     restrict(housing, step, &identity)?;
     std::env::set_current_dir(&cwd).doing(|| format!("entering its working folder {}", cwd.display()))?;
     execute(step, &identity)
+}
+
+/// Makes the world of a step and enters it; returns its null device.
+fn furnish(housing: &Housing, step: &Step, report: &mut fs::File) -> Result<OwnedFd, SetupError> {
+    let hostname = step.hostname.as_deref().unwrap_or(files::DEFAULT_HOSTNAME);
+    nix::unistd::sethostname(hostname).doing(|| format!("setting the host name {hostname}"))?;
+    if step.network == NetworkMode::None {
+        network::bring_loopback_up().doing(|| "bringing loopback up".into())?;
+    }
+    let (made, null) = build_root(housing, step, hostname)?;
+    if !made.is_empty() {
+        tell(report, &Report::Made(made));
+    }
+    enter(&housing.root).doing(|| "entering the root".into())?;
+    Ok(null)
 }
 
 /// Overlay, /proc, /sys, /dev, the files about names, then the step's own mounts. Returns the mount points it made, and

@@ -56,6 +56,30 @@ pub(super) fn clone_into(namespaces: libc::c_int) -> io::Result<Option<OwnedFd>>
     }
 }
 
+/// Forks the single-threaded runner into the PID namespace of a step. `None` is the child.
+pub(super) fn clone_beside(first: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    use nix::sched::{CloneFlags, setns};
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+    setns(first, CloneFlags::CLONE_NEWPID)?;
+    let cloned = clone_into(0);
+    if !matches!(cloned, Ok(None)) {
+        // This process has never moved itself, only where its children go.
+        setns(own, CloneFlags::CLONE_NEWPID)?;
+    }
+    cloned
+}
+
+/// Moves a child into the other namespaces of a step; its root is the step's from then on.
+pub(super) fn enter_world_of(first: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::sched::{CloneFlags, setns};
+    let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWCGROUP;
+    Ok(setns(first, namespaces)?)
+}
+
 /// The mount namespace of a child, if this kernel hands it out.
 pub(super) fn mount_namespace_of(process: BorrowedFd<'_>) -> Option<OwnedFd> {
     /// `_IO(PIDFS_IOCTL_MAGIC, 3)`
@@ -158,6 +182,56 @@ pub(super) fn restore_signals() -> io::Result<()> {
     unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGPIPE, &default) }?;
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())
+}
+
+/// Takes over a descriptor that the kernel has just made for this process.
+pub(super) fn adopt(descriptor: std::os::fd::RawFd) -> OwnedFd {
+    // SAFETY: the caller got the number from a message that installed it, and gives it to nobody else.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// The program's end of a new pseudo terminal, opened without a path.
+pub(super) fn terminal_behind(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the number lives through the call, which only reads it.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK as _, &raw const unlocked) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: this request takes flags by value.
+    let terminal = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER as _, flags) };
+    if terminal == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(adopt(terminal))
+}
+
+/// Makes a terminal the one that controls this session.
+pub(super) fn control_by(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: this request takes a flag by value.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY as _, 0) };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn set_terminal_size(master: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the size lives through the call, which only reads it.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const size) };
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Nothing but the standard streams reaches the program, whatever was inherited.
