@@ -21,6 +21,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 pub mod upkeep;
+mod validate;
 mod workers;
 
 use std::collections::BTreeMap;

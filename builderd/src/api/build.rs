@@ -9,7 +9,7 @@ use proto::{control, gateway as wire, pb};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{Daemon, capabilities, gateway, status};
+use super::{Daemon, capabilities, gateway, status, validate};
 use crate::exporters::{AttestationSubject, BuildInfo};
 use crate::progress::Progress;
 use crate::solver::{Attested, BuildRequest, Container, Job, Outcome, Reference, References, SolveError};
@@ -209,6 +209,7 @@ impl Build {
             });
             found.collect::<Result<_, Status>>().map(References::Platforms)
         };
+        validate::metadata(&result.metadata).map_err(Status::invalid_argument)?;
         let references = match result.result {
             None => References::One(None),
             Some(Form::RefDeprecated(id)) => References::One(self.find(&id)?),

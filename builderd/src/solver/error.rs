@@ -16,6 +16,9 @@ use crate::graph::{LoadError, SourceRange};
 use crate::ops::OpError;
 use crate::ops::remains::Remains;
 
+/// Bytes of source text that an error repeats once for each of its places.
+const MOST_SOURCE: usize = 256 << 10;
+
 /// A failed vertex.
 #[derive(Debug)]
 pub struct Failure {
@@ -76,10 +79,13 @@ impl SolveError {
         match self {
             Self::Vertex(failure) => {
                 let mut details: Vec<Detail> = Vec::new();
+                // Each carries a whole file, and together they must fit into the headers of the answer.
+                let size: usize = failure.ranges.iter().map(|range| range.info.data.len()).sum();
                 let mut shown: Vec<&SourceRange> = Vec::new();
                 for range in &failure.ranges {
-                    // Each carries a whole file, and together they must fit into the headers of the answer.
-                    if shown.iter().all(|other| !Arc::ptr_eq(&other.info, &range.info)) {
+                    if size <= MOST_SOURCE {
+                        details.push(Detail::Source(excerpt(range)));
+                    } else if shown.iter().all(|other| !Arc::ptr_eq(&other.info, &range.info)) {
                         let of_file = failure
                             .ranges
                             .iter()

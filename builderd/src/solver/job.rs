@@ -435,8 +435,10 @@ impl Job {
             let store = self.store.clone();
             let is_missing = move || {
                 let view = ops::file::view_of(&snapshot, &store);
-                view.and_then(|view| view.lookup(&selector, LastLink::Follow))
-                    .is_ok_and(|resolved| matches!(resolved.found, Found::Nothing))
+                match view.and_then(|view| view.lookup(&selector, LastLink::Follow)) {
+                    Ok(resolved) => matches!(resolved.found, Found::Nothing),
+                    Err(error) => error.is_not_found(),
+                }
             };
             if self.store.pool().run(is_missing).await? {
                 *remains = Remains {

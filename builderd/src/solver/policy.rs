@@ -111,8 +111,9 @@ impl Job {
             };
             let asked = match policy.check_policy(question).await?.result {
                 Some(Answer::Decision(decision)) => {
+                    let converted = decision.action() == PolicyAction::Convert;
                     let decided = decide(&source, decision, identifier())?;
-                    if decided == source {
+                    if !converted {
                         return Ok(source);
                     }
                     // Another source is looked at like any other.
