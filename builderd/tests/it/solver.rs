@@ -392,11 +392,12 @@ async fn a_root_with_the_same_layer_twice_runs() {
     let outputs = builderd::ops::exec::run(
         &op,
         &[twice],
-        &builderd::ops::exec::Secrets::default(),
+        &builderd::ops::exec::Lent::default(),
         store,
         &sandboxes,
         &vertex,
         &cancel,
+        &mut builderd::ops::remains::Remains::default(),
     )
     .await;
     assert_eq!(outputs.expect("the step finds the file").len(), 1);

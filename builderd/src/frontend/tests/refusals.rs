@@ -134,7 +134,7 @@ fn errors_name_their_lines() {
         ),
         (
             "# syntax=other/frontend:1\nFROM busybox",
-            "the frontend image other/frontend:1 is not supported by this builder; leave the syntax out or use docker/dockerfile",
+            "frontend image other/frontend:1 is needed for this Dockerfile",
             vec![1],
         ),
         ("", "the Dockerfile cannot be empty", vec![]),
