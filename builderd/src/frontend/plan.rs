@@ -167,14 +167,11 @@ impl Plan {
         }
         let written = stage.platform.clone().unwrap_or_default();
         let platform_hint = |wanted: &Expansion| {
-            let hints = wanted
+            let mut hints = wanted
                 .missing
                 .iter()
                 .map(|name| hint(name, self.globals.scope.names(), Case::Sensitive));
-            hints
-                .into_iter()
-                .find(|hint| !hint.is_empty())
-                .unwrap_or_default()
+            hints.find(|hint| !hint.is_empty()).unwrap_or_default()
         };
         let platform = match wanted {
             None => self.platform.clone(),

@@ -59,7 +59,7 @@ impl Frame {
                     }
                     let id = secret_id(&mount);
                     self.asked.secret(&id, wanted(&mount));
-                    let (file, variable) = secret(&mount, id);
+                    let (file, variable) = secret(&mount, &id);
                     bound.extend(file);
                     secrets.extend(variable);
                 }
@@ -359,20 +359,20 @@ fn secret_id(mount: &Mount) -> String {
 }
 
 /// A secret as a file, as a variable, or as both.
-fn secret(mount: &Mount, id: String) -> (Option<Bound>, Option<pb::SecretEnv>) {
+fn secret(mount: &Mount, id: &str) -> (Option<Bound>, Option<pb::SecretEnv>) {
     let target = match (mount.target.as_str(), &mount.environment) {
         ("", Some(_)) => None,
-        ("", None) => Some(format!("/run/secrets/{}", base(&id))),
+        ("", None) => Some(format!("/run/secrets/{}", base(id))),
         (target, _) => Some(target.to_owned()),
     };
     let variable = mount.environment.as_ref().map(|name| pb::SecretEnv {
-        id: id.clone(),
+        id: id.to_owned(),
         name: name.clone(),
         optional: !mount.required,
     });
     let file = target.map(|target| {
         let secret_opt = Some(pb::SecretOpt {
-            id: id.clone(),
+            id: id.to_owned(),
             uid: mount.uid.unwrap_or(0),
             gid: mount.gid.unwrap_or(0),
             mode: mount.mode.unwrap_or(0o400),

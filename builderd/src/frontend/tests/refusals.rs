@@ -215,7 +215,9 @@ fn the_excerpt_carries_the_file_and_both_ends_of_each_line() {
         &request(&[]),
     ))
     .unwrap_err();
-    let detail = error.detail().unwrap();
+    let Some(proto::errdefs::Detail::Source(detail)) = error.detail() else {
+        panic!("{error} has no place");
+    };
     assert_eq!(
         (detail.info.filename.as_str(), detail.info.language.as_str()),
         ("Dockerfile", "Dockerfile")

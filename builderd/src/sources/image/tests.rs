@@ -141,7 +141,7 @@ async fn a_missing_platform_is_named_beside_those_that_are_there() {
         .resolve(&single, &linux("arm64"), Freshness::Ask)
         .await
         .unwrap();
-    assert!(image.pinned.digest().is_some());
+    assert!(image.reference.digest().is_some());
 }
 
 #[tokio::test]
