@@ -49,7 +49,6 @@ pub(super) async fn record(daemon: &Daemon) -> WorkerRecord {
             .into_iter()
             .map(device)
             .collect(),
-        ..WorkerRecord::default()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::store::{CacheKey, Flights, Snapshot, Store};
 pub struct Caches {
     /// By the number of the mount.
     folders: BTreeMap<usize, CacheKey>,
-    _held: Vec<OwnedMutexGuard<()>>,
+    held: Vec<OwnedMutexGuard<()>>,
 }
 
 /// A cache that a step asks for.
@@ -58,7 +58,7 @@ impl Caches {
                         Some(held)
                     }
                 };
-                caches._held.extend(held);
+                caches.held.extend(held);
             }
             caches
                 .folders
