@@ -158,7 +158,7 @@ pub enum ExportError {
     #[error("cannot send the result to the client")]
     Send(#[source] SessionError),
     #[error(
-        "cannot overwrite {} from {first} with that from {second}: leave platform-split out to get a folder for each platform",
+        "cannot overwrite {} from {first} with {second} when split option is disabled: leave platform-split=false out",
         path.display()
     )]
     Collision {
@@ -212,7 +212,10 @@ async fn image(
     context: &Context<'_>,
     vertex: &VertexProgress,
 ) -> Result<Exported, ExportError> {
-    let options = ImageOptions::parse(attributes, results)?;
+    let mut options = ImageOptions::parse(attributes, results)?;
+    if matches!(kind, "image" | "moby") && !attributes.contains_key("attestation-inline") {
+        options.inline_attestations = true;
+    }
     if kind == "docker" && (results.targets.len() > 1 || results.multi_platform) {
         return Err(ExportError::DockerIndex);
     }

@@ -100,6 +100,7 @@ pub(super) const OPERATIONS: &[&str] = &[
     "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",
+    "exporter.session",
     "exporter.sourcedateepoch",
     "gc.freespacefilter",
     "history.filter",

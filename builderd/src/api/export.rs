@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::control::{CacheOptionsEntry, SolveRequest};
+use proto::exporter::FindExportersRequest;
 use tonic::Status;
 
 use super::build::Build;
 use super::status;
 use crate::progress::{LogStream, Progress};
-use crate::session::method;
+use crate::session::{Session, method};
 use crate::solver::{AttestRequest, ExportRequest, Exports, Outcome};
 
 /// Builds an outcome and exports it.
@@ -21,25 +22,57 @@ pub(super) async fn run(
     refuse_cache_exports(request)?;
     warn_of_cache_imports(build.progress(), request);
     let job = build.job();
-    if request.enable_session_exporter {
-        let offering = job.sessions().offering(method::FIND_EXPORTERS).await;
-        if offering.is_ok_and(|sessions| !sessions.is_empty()) {
-            return Err(Status::unimplemented(
-                "exporters that the client's session adds are not supported",
-            ));
-        }
-    }
     let attest = attest(request)?;
-    let exported = job
-        .export(outcome, &exporters(request), build.info(), &attest)
-        .await;
+    let mut wanted = exporters(request);
+    let added = match request.enable_session_exporter {
+        true => Some(added_by_session(build, outcome).await?),
+        false => None,
+    };
+    if let Some((_, exporters)) = &added {
+        wanted.extend(exporters.iter().cloned());
+    }
+    let exported = job.export(outcome, &wanted, build.info(), &attest).await;
     let mut exports = exported.map_err(|error| status::of_solve(&error))?;
     for (key, value) in &outcome.metadata {
         if let (true, Ok(value)) = (key.starts_with("frontend."), std::str::from_utf8(value)) {
             exports.response.insert(key.clone(), value.to_owned());
         }
     }
+    for session in added.iter().flat_map(|(sessions, _)| sessions) {
+        let finalized = session.finalize_export(exports.response.clone()).await;
+        finalized.map_err(|error| status::of_session(&error))?;
+    }
     Ok(exports)
+}
+
+/// The sessions that have exporters of their own, and those exporters.
+async fn added_by_session(
+    build: &Build,
+    outcome: &Outcome,
+) -> Result<(Vec<Arc<Session>>, Vec<ExportRequest>), Status> {
+    let sessions = build.job().sessions().offering(method::FIND_EXPORTERS).await;
+    let sessions = sessions.unwrap_or_default();
+    let metadata = outcome.metadata.iter();
+    let request = FindExportersRequest {
+        metadata: metadata
+            .map(|(key, value)| (key.clone(), value.clone().into()))
+            .collect(),
+        refs: outcome
+            .references
+            .iter()
+            .map(|reference| reference.id.to_string())
+            .collect(),
+    };
+    let mut added = Vec::new();
+    for session in &sessions {
+        let found = session.find_exporters(request.clone()).await;
+        let found = found.map_err(|error| status::of_session(&error))?;
+        added.extend(found.into_iter().map(|exporter| ExportRequest {
+            kind: exporter.r#type,
+            attributes: exporter.attrs,
+        }));
+    }
+    Ok((sessions, added))
 }
 
 /// What the client wants attested.

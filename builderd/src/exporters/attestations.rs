@@ -120,7 +120,7 @@ struct Bundled {
     #[serde(rename = "predicateType", default)]
     predicate_type: String,
     #[serde(default)]
-    subject: Vec<BundledSubject>,
+    subject: Option<Vec<BundledSubject>>,
     #[serde(default)]
     predicate: Option<Box<RawValue>>,
 }
@@ -130,7 +130,7 @@ struct BundledSubject {
     #[serde(default)]
     name: String,
     #[serde(default)]
-    digest: BTreeMap<String, String>,
+    digest: Option<BTreeMap<String, String>>,
 }
 
 /// Those that may leave an image; within images all do.
@@ -307,7 +307,7 @@ impl Attestation {
             if statement.predicate_type.starts_with(PROVENANCE) {
                 return Err(AttestationError::Provenance);
             }
-            let subjects = statement.subject.into_iter();
+            let subjects = statement.subject.into_iter().flatten();
             let predicate = statement.predicate;
             found.push(Self {
                 bundle: false,
@@ -322,6 +322,7 @@ impl Attestation {
                         digests: subject
                             .digest
                             .into_iter()
+                            .flatten()
                             .map(|(algorithm, hex)| format!("{algorithm}:{hex}"))
                             .collect(),
                     })

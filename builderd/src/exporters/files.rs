@@ -32,6 +32,8 @@ struct Options {
     epoch: Option<i64>,
     /// Before the names of attestations.
     prefix: String,
+    /// The client removes what is not in the one transfer.
+    delete: bool,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             split: results.multi_platform,
             epoch: results.targets.iter().find_map(|target| target.epoch),
             prefix: String::new(),
+            delete: attributes.get("mode").is_some_and(|mode| mode == "delete"),
         };
         for (key, value) in attributes {
             match key.as_str() {
@@ -203,11 +206,12 @@ pub(super) async fn to_folder(
     let receiver = context.sessions.receiver().await.map_err(ExportError::Send)?;
     let status = vertex.status("copying files", "copying files");
     let split = options.split;
+    let complete = split || options.delete;
     // Platforms in one folder are sent as one listing, in order, folders once.
     let sent = match split || trees.len() < 2 {
         true => {
             let entries = trees.into_iter().flatten().map(walk::listed);
-            receiver.send_folder(context.number, split, entries).await
+            receiver.send_folder(context.number, complete, entries).await
         }
         false => {
             let merged = context
@@ -217,7 +221,7 @@ pub(super) async fn to_folder(
                 .run(move || walk::merged(trees))
                 .await??;
             let entries = merged.into_iter().map(|found| walk::listed(Ok(found)));
-            receiver.send_folder(context.number, split, entries).await
+            receiver.send_folder(context.number, complete, entries).await
         }
     };
     sent.map_err(ExportError::Send)?;

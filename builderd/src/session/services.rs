@@ -1,9 +1,12 @@
 //! Calls of a session that return one answer: credentials, secrets, the SSH agent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryFutureExt};
+use proto::exporter::exporter_client::ExporterClient;
+use proto::exporter::{ExporterRequest, FinalizeExportRequest, FindExportersRequest};
 use proto::filesync::CredentialsRequest;
 use proto::filesync::auth_client::AuthClient;
 use proto::headers;
@@ -16,7 +19,7 @@ use proto::{sshforward, upload};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Status};
+use tonic::{Code, Extensions, Request, Status};
 
 use super::{Secret, Session, SessionError};
 
@@ -29,6 +32,7 @@ pub mod method {
     pub const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
     pub const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
     pub const FIND_EXPORTERS: &str = "/moby.exporter.v1.Exporter/FindExporters";
+    pub const FINALIZE_EXPORT: &str = "/moby.exporter.v1.Exporter/FinalizeExport";
     pub const CHECK_POLICY: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
     pub const WRITE_CONTENT: &str = "/containerd.services.content.v1.Content/Write";
     pub const PULL: &str = "/moby.upload.v1.Upload/Pull";
@@ -86,6 +90,37 @@ impl Session {
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The exporters that the client adds, now that there are results.
+    pub async fn find_exporters(
+        &self,
+        request: FindExportersRequest,
+    ) -> Result<Vec<ExporterRequest>, SessionError> {
+        const METHOD: &str = method::FIND_EXPORTERS;
+        self.require(METHOD)?;
+        let mut client = ExporterClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE);
+        let answer = within(METHOD, client.find_exporters(request)).await?;
+        Ok(answer.into_inner().exporters)
+    }
+
+    /// Tells the client what the exports came to; it may refuse. Not all clients want to know.
+    pub async fn finalize_export(&self, response: BTreeMap<String, String>) -> Result<(), SessionError> {
+        const METHOD: &str = method::FINALIZE_EXPORT;
+        if !self.supports(METHOD) {
+            return Ok(());
+        }
+        let mut client = ExporterClient::new(self.channel());
+        let request = FinalizeExportRequest {
+            exporter_response: response,
+        };
+        let call = async {
+            match client.finalize_export(request).await {
+                Err(status) if [Code::Unimplemented, Code::Unavailable].contains(&status.code()) => Ok(()),
+                other => other.map(drop),
+            }
+        };
+        within(METHOD, call).await
     }
 
     /// What the client's policy says of a source.

@@ -105,9 +105,14 @@ impl Session {
         accepted(METHOD, call.await)
     }
 
-    /// Sends a folder to the client, whose `entries` are in path order. `split` says that it has one subfolder per
-    /// platform.
-    pub async fn send_folder<I>(&self, exporter: usize, split: bool, entries: I) -> Result<(), SessionError>
+    /// Sends a folder to the client, whose `entries` are in path order. `complete` says that it has
+    /// everything, for all platforms.
+    pub async fn send_folder<I>(
+        &self,
+        exporter: usize,
+        complete: bool,
+        entries: I,
+    ) -> Result<(), SessionError>
     where
         I: Iterator<Item = Result<Listed, WalkError>> + Send + 'static,
     {
@@ -121,7 +126,7 @@ impl Session {
             headers::EXPORTER_ID,
             &[exporter.to_string()],
         )?;
-        if split {
+        if complete {
             append(
                 request.metadata_mut(),
                 headers::EXPORTER_MULTI_PLATFORM,

@@ -48,8 +48,9 @@ fn check_attributes(source: &pb::SourceOp, image: &Image) -> Result<(), OpError>
     }
     match source.attrs.get("image.checksum") {
         Some(checksum) if checksum != image.digest.as_str() => Err(OpError::Unsupported(format!(
-            "{} has digest {}, but {checksum} is demanded",
-            source.identifier, image.digest
+            "image digest {} for {} does not match expected checksum {checksum}",
+            image.digest,
+            source.identifier.trim_start_matches("docker-image://"),
         ))),
         _ => Ok(()),
     }

@@ -79,7 +79,6 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 impl Plan {
     pub fn new(flags: &Flags, settings: &Settings) -> anyhow::Result<Self> {
-        refuse_unsupported(flags)?;
         let mut build_args = values::build_args(&flags.build_args, settings);
         if let Some(epoch) = settings.get(EPOCH) {
             build_args
@@ -178,6 +177,9 @@ impl Plan {
             Some("none") => set("force-network-mode", "none".to_owned()),
             Some(other) => bail!("network mode \"{other}\" not supported, use default, none or host"),
         }
+        if flags.call.is_none() {
+            attributes.extend(attests(flags, settings)?);
+        }
         if flags.call.is_some() {
             let needed = attributes.entry("frontend.caps".to_owned()).or_default();
             if !needed.is_empty() {
@@ -257,20 +259,40 @@ impl Plan {
     }
 }
 
-/// What would be wrong to leave out silently.
-fn refuse_unsupported(flags: &Flags) -> anyhow::Result<()> {
+/// What is to be attested, as attributes of the request: what was asked for, and short provenance unless it was
+/// refused. That stands in images only, so that files and archives stay as they are.
+fn attests(flags: &Flags, settings: &Settings) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut attributes = BTreeMap::new();
+    let mut refused = Vec::new();
     for attest in &flags.attests {
-        let fields = csv::fields(attest, ',')?;
-        let has = |wanted: &str| fields.iter().any(|field| field == wanted);
-        // Asking for no attestation is asking for what is done anyway.
-        if has("disabled=true") || has("disabled=1") {
-            continue;
+        let (mut kind, mut disabled, mut rest) = (None, false, Vec::new());
+        for field in csv::fields(attest, ',')? {
+            match field.split_once('=') {
+                Some(("type", value)) => kind = Some(value.to_owned()),
+                Some(("disabled", value)) => disabled = matches!(value, "true" | "1" | "t"),
+                _ => rest.push(field),
+            }
         }
-        let kind = fields.iter().find_map(|field| field.strip_prefix("type="));
-        let kind = kind.unwrap_or("provenance");
-        bail!("--attest type={kind} is not supported yet: build without it or with --{kind}=false");
+        let kind = kind.context("attestation type not specified: --attest type=provenance or type=sbom")?;
+        ensure!(
+            ["provenance", "sbom"].contains(&kind.as_str()),
+            "unknown attestation type \"{kind}\": provenance and sbom are known"
+        );
+        let key = format!("attest:{kind}");
+        if disabled {
+            attributes.remove(&key);
+            refused.push(kind);
+        } else {
+            attributes.insert(key, rest.join(","));
+        }
     }
-    Ok(())
+    let wanted =
+        !settings.flag("BUILDX_NO_DEFAULT_ATTESTATIONS") && !refused.iter().any(|kind| kind == "provenance");
+    if wanted {
+        let provenance = attributes.entry("attest:provenance".to_owned());
+        provenance.or_insert_with(|| "mode=min,inline-only=true".to_owned());
+    }
+    Ok(attributes)
 }
 
 fn caches(flags: &Flags) -> anyhow::Result<control::CacheOptions> {

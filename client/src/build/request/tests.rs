@@ -15,11 +15,50 @@ fn list(values: &[&str]) -> Vec<String> {
 }
 
 fn attributes(flags: &Flags) -> Vec<(String, String)> {
-    Plan::new(flags, &Settings::of(&[]))
+    Plan::new(flags, &Settings::of(&[("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")]))
         .unwrap()
         .attributes
         .into_iter()
         .collect()
+}
+
+#[test]
+fn provenance_is_asked_for_unless_it_is_refused() {
+    let (_folder, base) = project();
+    let attests = |attests: &[&str], settings: &[(&str, &str)]| {
+        let flags = Flags {
+            attests: attests.iter().map(|&attest| attest.to_owned()).collect(),
+            ..base.clone()
+        };
+        let plan = Plan::new(&flags, &Settings::of(settings))?;
+        let attests = plan
+            .attributes
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("attest:"));
+        anyhow::Ok(
+            attests
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let default = "attest:provenance=mode=min,inline-only=true";
+    assert_eq!(attests(&[], &[]).unwrap(), [default]);
+    assert!(
+        attests(&[], &[("BUILDX_NO_DEFAULT_ATTESTATIONS", "1")])
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        attests(&["type=provenance,disabled=true"], &[])
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        attests(&["type=sbom,generator=x", "type=provenance,mode=max"], &[]).unwrap(),
+        ["attest:provenance=mode=max", "attest:sbom=generator=x"]
+    );
+    assert!(attests(&["mode=max"], &[]).is_err());
+    assert!(attests(&["type=other"], &[]).is_err());
 }
 
 #[test]

@@ -110,11 +110,14 @@ pub struct BuildArgs {
     /// Cache export destinations (e.g. "type=inline", "type=registry,ref=user/app:cache")
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
-    #[arg(long, hide = true)]
+    /// Attestation parameters (format: "type=sbom,generator=image")
+    #[arg(long, value_name = "ATTEST")]
     attest: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    /// Shorthand for "--attest=type=provenance"
+    #[arg(long, value_name = "FIELDS", num_args = 0..=1, default_missing_value = "true")]
     provenance: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    /// Shorthand for "--attest=type=sbom"
+    #[arg(long, value_name = "FIELDS", num_args = 0..=1, default_missing_value = "true")]
     sbom: Option<String>,
     /// Shorthand for "--call=check"
     #[arg(long)]
