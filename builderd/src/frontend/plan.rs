@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use binfmt::Platform;
 use bytes::Bytes;
-use dockerfile::address::Address;
 use dockerfile::expand::{Expander, Expansion};
 use dockerfile::instruction::{self, Command, Instruction, Mount};
 use dockerfile::lint::{Linter, description};
@@ -492,19 +491,6 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether some needed step reads the build context.
-    pub(super) fn uses_context(&self) -> bool {
-        self.needed_stages()
-            .into_iter()
-            .flat_map(|at| &self.stages[at].steps)
-            .any(|step| match &step.command.instruction {
-                Instruction::Add(add) => add.files.sources.iter().any(|source| is_path(source)),
-                Instruction::Copy(copy) => copy.from.is_none() && !copy.files.sources.is_empty(),
-                Instruction::Run(run) => !run.mounts.is_empty(),
-                _ => false,
-            })
-    }
-
     /// The config a stage's instructions start with, for a stage that does not start from another.
     pub(super) fn base_image(&self, stage: &Stage) -> ImageConfig {
         let known = match &stage.base {
@@ -536,14 +522,6 @@ impl Plan {
         };
         bases.filter_map(folder).collect()
     }
-}
-
-/// Whether a source is not at an address, as far as one can tell before its variables are replaced.
-fn is_path(source: &str) -> bool {
-    !matches!(
-        Address::parse(source),
-        Ok(Some(Address::Http(_) | Address::Git(_)))
-    )
 }
 
 impl Stage {

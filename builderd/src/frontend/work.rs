@@ -130,11 +130,8 @@ impl<'a, H: Host> Work<'a, H> {
         contexts
             .read_named_ignore_files(self.host, &folders.collect())
             .await?;
-        let ignored = if plans.iter().any(Plan::uses_context) {
-            contexts.read_ignore_file(self.host).await
-        } else {
-            Vec::new()
-        };
+        // Also where nothing is copied: what a build is told to leave out is part of what it was made from.
+        let ignored = contexts.read_ignore_file(self.host).await;
         let matcher = PatternMatcher::new(&ignored).map_err(Problem::IgnorePattern)?;
         let platforms = plans
             .into_iter()

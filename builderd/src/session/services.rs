@@ -100,8 +100,15 @@ impl Session {
         const METHOD: &str = method::FIND_EXPORTERS;
         self.require(METHOD)?;
         let mut client = ExporterClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE);
-        let answer = within(METHOD, client.find_exporters(request)).await?;
-        Ok(answer.into_inner().exporters)
+        let call = async {
+            match client.find_exporters(request).await {
+                Err(status) if [Code::Unimplemented, Code::Unavailable].contains(&status.code()) => {
+                    Ok(Vec::new())
+                }
+                other => other.map(|answer| answer.into_inner().exporters),
+            }
+        };
+        within(METHOD, call).await
     }
 
     /// Tells the client what the exports came to; it may refuse. Not all clients want to know.

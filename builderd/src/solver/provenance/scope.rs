@@ -22,7 +22,7 @@ pub struct Scope {
     pub(super) root: Option<Asked>,
     images: Mutex<Vec<ImageMaterial>>,
     solved: Mutex<Vec<Solved>>,
-    children: Mutex<Vec<Arc<Scope>>>,
+    children: Mutex<Vec<Arc<Self>>>,
 }
 
 impl Scope {
