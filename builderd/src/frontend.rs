@@ -92,6 +92,16 @@ pub struct WantedImage {
     pub mode: ResolveMode,
     /// What the progress display calls the look-up.
     pub name: String,
+    /// The client's OCI layout that it is in, instead of a registry.
+    pub layout: Option<Layout>,
+}
+
+/// An OCI layout that a client serves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Layout {
+    pub name: String,
+    /// The session that serves it; without, any of the build's.
+    pub session: Option<String>,
 }
 
 #[derive(Clone, Debug)]

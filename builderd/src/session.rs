@@ -12,6 +12,7 @@ mod registry;
 mod registry_credentials;
 mod secret;
 mod services;
+mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transfers;
@@ -21,6 +22,7 @@ pub use group::Group;
 pub use registry::{Session, SessionStream, Sessions};
 pub use secret::Secret;
 pub use services::{Credentials, UPLOAD_HOST, method};
+pub use stores::ContentStore;
 pub use transfers::{FileRequest, Files};
 
 use std::sync::Arc;

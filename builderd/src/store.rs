@@ -43,7 +43,7 @@ pub use compress::{Compression, CompressionKind};
 pub use flight::Flights;
 pub use history::{AboutBuild, BuildRecord};
 pub use layer_blob::{LayerBlob, LayerBlobError};
-pub use layers::{Descriptor, LayerDraft, LayerError, LayerRecord, NewLayer, RemoteBlob, RemoteLayer};
+pub use layers::{Descriptor, LayerDraft, LayerError, LayerRecord, Made, NewLayer, RemoteBlob, RemoteLayer};
 pub use metadata::{FlushError, ReadError};
 pub use pack::PackError;
 pub use pool::{Pool, WorkLost};

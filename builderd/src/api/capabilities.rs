@@ -37,6 +37,8 @@ pub(super) const OPERATIONS: &[&str] = &[
     "source.image",
     "source.image.resolvemode",
     "source.image.checksum",
+    "source.image.layerlimit",
+    "source.ocilayout",
     "source.local",
     "source.local.unique",
     "source.local.sessionid",

@@ -11,24 +11,26 @@ use tonic::{Code, Status};
 
 use super::build::Build;
 use super::status;
+use crate::frontend::Layout;
 use crate::solver::{Rules, SourceMetaError, wanted_image};
 
 pub(super) async fn config(
     build: &Arc<Build>,
     request: ResolveImageConfigRequest,
 ) -> Result<ResolveImageConfigResponse, Status> {
-    if request.resolver_type != 0 {
-        return Err(Status::unimplemented(
-            "images in OCI layouts of the client are not supported yet",
-        ));
-    }
-    let wanted = wanted_image(
+    let mut wanted = wanted_image(
         &request.r#ref,
         request.platform.as_ref(),
         &request.resolve_mode,
         request.log_name,
     )
     .map_err(|error| refused(&error))?;
+    if request.resolver_type != 0 {
+        wanted.layout = Some(Layout {
+            name: request.store_id,
+            session: Some(request.session_id),
+        });
+    }
     let rules = Rules::new(&request.source_policies)
         .map_err(|error| Status::invalid_argument(proto::chain(&error)))?;
     let looked_up = build.job().looked_up(wanted, &rules).await;

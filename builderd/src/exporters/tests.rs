@@ -69,7 +69,8 @@ impl World {
                 digest: blob.digest.clone(),
                 size: blob.size,
             },
-            repository: repository.to_string(),
+            repository: Some(repository.to_string()),
+            made: None,
         };
         self.images.store().record_remote_layers([remote]).unwrap();
         (LayerId::of_image(&blob.digest), blob)
@@ -290,7 +291,8 @@ async fn a_base_layer_comes_from_the_first_repository_that_still_has_it() {
             digest: blob.digest.clone(),
             size: blob.size,
         },
-        repository: other.to_string(),
+        repository: Some(other.to_string()),
+        made: None,
     };
     world.images.store().record_remote_layers([remote]).unwrap();
     world

@@ -116,6 +116,8 @@ pub enum Problem {
     },
     #[error("invalid context specifier {value} for {name}")]
     ContextSpecifier { name: String, value: String },
+    #[error("context {name} names no digest of an image in its OCI layout: {value:?}")]
+    LayoutDigest { name: String, value: String },
     #[error(
         "unsupported context source {kind} for {name}: give it as a folder, docker-image://, the result of a target, or the address of a repository or file"
     )]

@@ -251,7 +251,8 @@ impl Lowering<'_> {
         else {
             return None;
         };
-        if let Some(digest) = found.pinned.digest() {
+        let layout = context.as_ref().and_then(|context| context.layout.as_ref());
+        if let (Some(digest), None) = (found.pinned.digest(), layout) {
             let digest = digest.clone();
             self.sources.insert(PinnedSource {
                 reference: reference.to_string(),
@@ -267,13 +268,20 @@ impl Lowering<'_> {
             identifier: format!("docker-image://{}", found.pinned),
             ..pb::SourceOp::default()
         };
-        if self.attributes.resolve_mode != ResolveMode::Default {
+        if let Some(layout) = layout {
+            source.identifier = format!("oci-layout://{}", found.pinned);
+            source.attrs.insert("oci.store".to_owned(), layout.name.clone());
+        } else if self.attributes.resolve_mode != ResolveMode::Default {
             let mode = self.attributes.resolve_mode.name().to_owned();
             source.attrs.insert("image.resolvemode".to_owned(), mode);
         }
         let note = match context {
+            Some(context) if layout.is_some() => Note {
+                name: format!("[context {}] OCI load from client", context.name),
+                ..Note::default()
+            },
             Some(context) => Note {
-                name: format!("[context {context}] {}", found.pinned),
+                name: format!("[context {}] {}", context.name, found.pinned),
                 ..Note::default()
             },
             None => Note {
@@ -314,7 +322,7 @@ impl Lowering<'_> {
                 let operation = context.remote();
                 return Ok(operation.map(|operation| self.builder.add(operation)));
             }
-            Source::Scratch | Source::Image(_) => return Ok(None),
+            Source::Scratch | Source::Image(_) | Source::Layout(..) => return Ok(None),
         };
         if let Some(known) = self.named.get(&context.name) {
             return Ok(Some(known.output));

@@ -14,7 +14,7 @@ use registry::{ImageConfig, Reference};
 use super::context::{DOWNLOAD, internal};
 use super::plan::Base;
 use super::remote::{self, GitOptions};
-use super::{Attributes, Problem};
+use super::{Attributes, Layout, Problem};
 use crate::graph::builder::{Note, Operation};
 
 /// Names that always mean what they mean.
@@ -25,12 +25,22 @@ const CONFIG: &str = "containerimage.config";
 pub(super) enum Source {
     Scratch,
     Image(Reference),
+    /// An image in an OCI layout of the client.
+    Layout(Reference, Layout),
     /// A folder of the client, by its name in the session.
     Local(String),
     /// A definition that came with the request.
     Input(String),
     /// What the daemon fetches by itself.
     Remote(Address),
+}
+
+/// A context that is an image.
+#[derive(Clone, Debug)]
+pub(super) struct ImageContext {
+    pub(super) name: String,
+    /// Where it is, if that is no registry.
+    pub(super) layout: Option<Layout>,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +131,7 @@ impl NamedContext {
                     Source::Image(reference.or_latest())
                 }
             },
+            "oci-layout" => layout(name, rest.trim_start_matches("//"))?,
             "local" => Source::Local(rest.to_owned()),
             "input" => {
                 if let Some(metadata) = attributes.input_metadata.get(rest) {
@@ -150,15 +161,46 @@ impl From<NamedContext> for Base {
     fn from(context: NamedContext) -> Self {
         match context.source {
             Source::Scratch => Self::Scratch,
-            Source::Image(reference) => Self::Image {
-                written: reference.to_string(),
-                reference,
-                context: Some(context.name),
-                found: None,
-            },
+            Source::Image(reference) => Self::image(reference, context.name, None),
+            Source::Layout(reference, layout) => Self::image(reference, context.name, Some(layout)),
             Source::Local(_) | Source::Input(_) | Source::Remote(_) => Self::Named(Box::new(context)),
         }
     }
+}
+
+impl Base {
+    fn image(reference: Reference, name: String, layout: Option<Layout>) -> Self {
+        Self::Image {
+            written: reference.to_string(),
+            reference,
+            context: Some(ImageContext { name, layout }),
+            found: None,
+        }
+    }
+}
+
+/// `<layout>[:<tag>]@<digest>`: the image is shown under the name of its context.
+fn layout(name: &str, text: &str) -> Result<Source, Problem> {
+    let failed = |problem| Problem::ContextName {
+        name: text.to_owned(),
+        problem: Box::new(problem),
+    };
+    let (store, digest) = text.split_once('@').ok_or_else(|| Problem::LayoutDigest {
+        name: name.to_owned(),
+        value: text.to_owned(),
+    })?;
+    // A colon before the last slash belongs to a host.
+    let store = match store.rsplit_once(':') {
+        Some((store, tag)) if !tag.contains('/') => store,
+        _ => store,
+    };
+    let image = name.split("::").next().unwrap_or(name);
+    let reference: Reference = format!("{image}@{digest}").parse().map_err(failed)?;
+    let layout = Layout {
+        name: store.to_owned(),
+        session: None,
+    };
+    Ok(Source::Layout(reference, layout))
 }
 
 /// The image config in the metadata of an input: a JSON object of encoded bytes.

@@ -12,7 +12,7 @@ use dockerfile::{Dockerfile, Lines};
 use registry::{ImageConfig, Reference};
 
 use super::arguments::Globals;
-use super::named::NamedContext;
+use super::named::{ImageContext, NamedContext};
 use super::work::Purpose;
 use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, arguments, image, lint};
 
@@ -27,8 +27,8 @@ pub(super) enum Base {
         /// As written, variables replaced.
         written: String,
         reference: Reference,
-        /// The name of the context that it stands for.
-        context: Option<String>,
+        /// The context that it stands for.
+        context: Option<ImageContext>,
         found: Option<Box<FoundImage>>,
     },
     /// Files of a named context that is no image.
@@ -384,7 +384,7 @@ impl Plan {
             } = &stage.base
             {
                 wanted.push((
-                    self.wanted(stage, reference, context.as_deref()),
+                    self.wanted(stage, reference, context.as_ref()),
                     (Some(stage.lines), written.clone()),
                 ));
             }
@@ -392,9 +392,9 @@ impl Plan {
         wanted
     }
 
-    fn wanted(&self, stage: &Stage, reference: &Reference, context: Option<&str>) -> WantedImage {
+    fn wanted(&self, stage: &Stage, reference: &Reference, context: Option<&ImageContext>) -> WantedImage {
         let place = match context {
-            Some(name) => format!("context {name}"),
+            Some(context) => format!("context {}", context.name),
             None if self.show_platform => format!("{} internal", stage.platform),
             None => "internal".to_owned(),
         };
@@ -403,6 +403,7 @@ impl Plan {
             platform: stage.platform.clone(),
             mode: self.mode,
             name: format!("[{place}] load metadata for {reference}"),
+            layout: context.and_then(|context| context.layout.clone()),
         }
     }
 
@@ -424,7 +425,7 @@ impl Plan {
             else {
                 continue;
             };
-            let Some(resolved) = images.get(&self.wanted(stage, reference, context.as_deref())) else {
+            let Some(resolved) = images.get(&self.wanted(stage, reference, context.as_ref())) else {
                 continue;
             };
             let image = ImageConfig::parse(&resolved.config)

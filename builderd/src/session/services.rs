@@ -36,6 +36,8 @@ pub mod method {
     pub const CHECK_POLICY: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
     pub const WRITE_CONTENT: &str = "/containerd.services.content.v1.Content/Write";
     pub const PULL: &str = "/moby.upload.v1.Upload/Pull";
+    pub const CONTENT_INFO: &str = "/containerd.services.content.v1.Content/Info";
+    pub const READ_CONTENT: &str = "/containerd.services.content.v1.Content/Read";
 }
 
 /// A client may ask its user, a helper program or the network.

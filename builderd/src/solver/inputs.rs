@@ -20,13 +20,15 @@ use crate::graph::Vertex;
 use crate::ops::OpError;
 use crate::ops::exec::{Agents, Caches, Lent, Secrets};
 use crate::progress::VertexProgress;
+use crate::session::{ContentStore, SessionError};
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::http::{self, HttpError, HttpSource, Loaded};
-use crate::sources::image::{FetchError, Freshness, Image, ImageError};
+use crate::sources::image::{self, FetchError, Freshness, Image, ImageError};
 use crate::sources::local::{self, LocalSource};
 use crate::store::{CacheKey, CachedResult, Snapshot};
 
 const IMAGE: &str = "docker-image";
+const LAYOUT: &str = "oci-layout";
 const LOCAL: &str = "local";
 const GIT: &str = "git";
 const HTTP: &str = "http";
@@ -41,11 +43,6 @@ pub(super) enum WantedObjects {
 
 /// What a source wants of an image besides its reference.
 fn check_attributes(source: &pb::SourceOp, image: &Image) -> Result<(), OpError> {
-    if source.attrs.contains_key("image.layerlimit") {
-        return Err(OpError::Unsupported(
-            "a limit of layers of an image is not supported: take the whole image".to_owned(),
-        ));
-    }
     match source.attrs.get("image.checksum") {
         Some(checksum) if checksum != image.digest.as_str() => Err(OpError::Unsupported(format!(
             "image digest {} for {} does not match expected checksum {checksum}",
@@ -53,6 +50,20 @@ fn check_attributes(source: &pb::SourceOp, image: &Image) -> Result<(), OpError>
             source.identifier.trim_start_matches("docker-image://"),
         ))),
         _ => Ok(()),
+    }
+}
+
+/// How many of an image's layers a source takes, the lowest first.
+fn layer_limit(source: &pb::SourceOp, key: &str) -> Result<Option<usize>, OpError> {
+    let Some(text) = source.attrs.get(key) else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(limit) if limit > 0 => Ok(Some(limit)),
+        _ => Err(OpError::Unsupported(format!(
+            "invalid layer limit {text:?} of {}: expected a number above 0",
+            source.identifier
+        ))),
     }
 }
 
@@ -92,7 +103,18 @@ impl Job {
                     digest: image.digest.clone(),
                     local: false,
                 }));
-                image.snapshot.clone()
+                image::lowest(&image.snapshot, layer_limit(source, "image.layerlimit")?)
+            }
+            Some((LAYOUT, reference)) => {
+                let platform = platforms::of(vertex.op.platform.as_ref());
+                let (image, snapshot) = self.layout(source, reference, &platform, progress).await?;
+                note(Material::Image(ImageMaterial {
+                    reference: reference.to_owned(),
+                    platform: Some(to_registry(&platform)),
+                    digest: image.digest,
+                    local: true,
+                }));
+                snapshot
             }
             Some((GIT, _)) => return self.repository(source, vertex, progress).await,
             Some((HTTP | HTTPS, _)) => {
@@ -111,7 +133,8 @@ impl Job {
             _ => {
                 let what = &source.identifier;
                 return Err(OpError::Unsupported(format!(
-                    "source {what} is not supported: use an image, a folder, a git repository or an http address"
+                    "source {what} is not supported: use an image, an OCI layout, a folder, a git repository or an http \
+                     address"
                 )));
             }
         };
@@ -119,6 +142,52 @@ impl Job {
             outputs: vec![snapshot],
             cached: false,
         })
+    }
+
+    /// An image in an OCI layout of a client.
+    async fn layout(
+        &self,
+        source: &pb::SourceOp,
+        reference: &str,
+        platform: &Platform,
+        progress: &VertexProgress,
+    ) -> Result<(Image, Snapshot), OpError> {
+        let reference = parse(reference)?;
+        let attribute = |key: &str| source.attrs.get(key).map_or("", String::as_str);
+        // Without a name of its own, a store has that of the image.
+        let store = match attribute("oci.store") {
+            "" => reference.repository().familiar(),
+            name => name.to_owned(),
+        };
+        let session = attribute("oci.session");
+        let store = self
+            .layout_store(Some(session), &store)
+            .await
+            .map_err(|source| ImageError::Layout {
+                reference: reference.to_string(),
+                source: Box::new(source),
+            })?;
+        let status = progress.status(&format!("resolve {reference}"), "resolve");
+        let platform = to_registry(platform);
+        let image = self
+            .images()
+            .resolve_layout(&reference, &platform, &store)
+            .await?;
+        status.complete();
+        check_attributes(source, &image)?;
+        let snapshot = image::lowest(&image.snapshot, layer_limit(source, "oci.layerlimit")?);
+        self.images().bring_layers(&snapshot, &store, progress).await?;
+        Ok((image, snapshot))
+    }
+
+    /// The OCI layout that a client serves under a name.
+    pub(super) async fn layout_store(
+        &self,
+        session: Option<&str>,
+        name: &str,
+    ) -> Result<ContentStore, SessionError> {
+        let id = format!("oci:{name}");
+        self.sessions().store_named(session, &id).await
     }
 
     /// The files of a commit, which are known by its name once they were fetched.
@@ -248,10 +317,7 @@ impl Job {
         platform: &Platform,
         freshness: Freshness,
     ) -> Result<Arc<Image>, OpError> {
-        let reference: Reference = reference.parse().map_err(|source| OpError::Reference {
-            reference: reference.to_owned(),
-            source,
-        })?;
+        let reference = parse(reference)?;
         Ok(self
             .images()
             .resolve(&reference, &to_registry(platform), freshness)
@@ -371,12 +437,13 @@ impl Job {
         rules: &Rules,
     ) -> Result<(ResolvedImage, ImageMaterial), SourceMetaError> {
         let platform = to_registry(&wanted.platform);
+        let local = wanted.layout.is_some();
         let image = self.resolve_image(wanted, rules).await?;
         let material = ImageMaterial {
             reference: image.reference.to_string(),
             platform: Some(platform),
             digest: image.digest.clone(),
-            local: false,
+            local,
         };
         Ok((image, material))
     }
@@ -388,7 +455,10 @@ impl Job {
         rules: &Rules,
     ) -> Result<ResolvedImage, SourceMetaError> {
         let source = pb::SourceOp {
-            identifier: format!("{IMAGE}://{}", wanted.reference),
+            identifier: match &wanted.layout {
+                Some(_) => format!("{LAYOUT}://{}", wanted.reference),
+                None => format!("{IMAGE}://{}", wanted.reference),
+            },
             ..pb::SourceOp::default()
         };
         let platform = platforms::message(&wanted.platform);
@@ -409,11 +479,7 @@ impl Job {
             ResolveMode::PreferLocal => Freshness::PreferKnown,
             ResolveMode::Default | ResolveMode::ForcePull => Freshness::Ask,
         };
-        match self
-            .images()
-            .resolve(&wanted.reference, &to_registry(&wanted.platform), freshness)
-            .await
-        {
+        match self.find_image(&wanted, freshness).await {
             Ok(image) => {
                 progress.complete();
                 Ok(ResolvedImage {
@@ -428,6 +494,35 @@ impl Job {
             }
         }
     }
+}
+
+impl Job {
+    async fn find_image(&self, wanted: &WantedImage, freshness: Freshness) -> Result<Arc<Image>, ImageError> {
+        let platform = to_registry(&wanted.platform);
+        let Some(layout) = &wanted.layout else {
+            return self
+                .images()
+                .resolve(&wanted.reference, &platform, freshness)
+                .await;
+        };
+        let store = self.layout_store(layout.session.as_deref(), &layout.name).await;
+        let store = store.map_err(|source| ImageError::Layout {
+            reference: wanted.reference.to_string(),
+            source: Box::new(source),
+        })?;
+        let image = self
+            .images()
+            .resolve_layout(&wanted.reference, &platform, &store)
+            .await?;
+        Ok(Arc::new(image))
+    }
+}
+
+fn parse(reference: &str) -> Result<Reference, OpError> {
+    reference.parse().map_err(|source| OpError::Reference {
+        reference: reference.to_owned(),
+        source,
+    })
 }
 
 /// A platform as images name it.

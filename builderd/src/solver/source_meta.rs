@@ -18,12 +18,10 @@ use super::inputs::{self, WantedObjects};
 use super::policy::PolicyError;
 use super::provenance::{ImageMaterial, Scope};
 use super::rules::Rules;
-use crate::frontend::{ResolveMode, WantedImage};
+use crate::frontend::{Layout, ResolveMode, WantedImage};
 use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
 use crate::sources::image::ImageError;
-
-const IMAGE_SCHEME: &str = "docker-image://";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceMetaError {
@@ -36,7 +34,7 @@ pub(crate) enum SourceMetaError {
     #[error("unsupported checksum algorithm {0}")]
     Algorithm(i32),
     #[error(
-        "the metadata of {0} cannot be resolved; only images, git repositories and http addresses are supported"
+        "the metadata of {0} cannot be resolved; only images, OCI layouts, git repositories and http addresses are supported"
     )]
     Scheme(String),
     #[error("could not resolve image due to policy")]
@@ -74,6 +72,7 @@ pub(crate) fn wanted_image(
         platform,
         mode,
         name,
+        layout: None,
     })
 }
 
@@ -109,7 +108,10 @@ impl Job {
         let source = request.source.clone().ok_or(SourceMetaError::NoSource)?;
         let name = || format!("resolve {}", without_credentials(&source.identifier));
         match source.identifier.split_once("://") {
-            Some(("docker-image", _)) => self.image_meta(scope, request, source).await,
+            Some((scheme @ ("docker-image" | "oci-layout"), reference)) => {
+                let (scheme, reference) = (scheme.to_owned(), reference.to_owned());
+                self.image_meta(scope, request, source, &scheme, &reference).await
+            }
             Some(("git", _)) => {
                 let name = named(request.log_name, name);
                 self.repository_meta(source, request.git.unwrap_or_default(), &name)
@@ -129,14 +131,23 @@ impl Job {
         scope: &Scope,
         request: ResolveSourceMetaRequest,
         mut source: pb::SourceOp,
+        scheme: &str,
+        reference: &str,
     ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
         let options = request.image.unwrap_or_default();
         if options.attestation_chain || !options.resolve_attestations.is_empty() {
             return Err(SourceMetaError::Attestations);
         }
-        let reference = source.identifier.trim_start_matches(IMAGE_SCHEME);
         let platform = request.platform.as_ref();
-        let wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
+        let mut wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
+        if scheme == "oci-layout" {
+            let attribute = |key: &str| source.attrs.get(key).filter(|value| !value.is_empty()).cloned();
+            wanted.layout = Some(Layout {
+                name: attribute("oci.store").unwrap_or_else(|| wanted.reference.repository().familiar()),
+                session: attribute("oci.session"),
+            });
+        }
+        let local = wanted.layout.is_some();
         let registry_platform = inputs::to_registry(&wanted.platform);
         let image = self
             .look_up_image(wanted)
@@ -146,9 +157,9 @@ impl Job {
             reference: image.reference.to_string(),
             platform: Some(registry_platform),
             digest: image.digest.clone(),
-            local: false,
+            local,
         });
-        source.identifier = format!("{IMAGE_SCHEME}{}", image.reference);
+        source.identifier = format!("{scheme}://{}", image.reference);
         let config = if options.no_config {
             Default::default()
         } else {

@@ -4,7 +4,9 @@
 //! had from, and come when a step needs their files (`fetch`). What a digest names never changes, so manifests and
 //! configs are kept as blobs and asked for once; what a tag names is asked for once in each build.
 
+mod adopt;
 mod fetch;
+mod layout;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +17,12 @@ use registry::media_type;
 use registry::{Client, Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, Repository};
 use tokio::sync::OnceCell;
 
+use crate::session::SessionError;
 use crate::store::{self, LayerError, LayerId, RecordKind, RemoteBlob, RemoteLayer, Snapshot, Store};
 
 pub use fetch::FetchError;
+use layout::Origin;
+pub(crate) use layout::lowest;
 
 /// Configs are a few kilobytes; more is an attack.
 const LARGEST_CONFIG: u64 = 8 << 20;
@@ -89,6 +94,14 @@ pub enum ImageError {
         digest: Digest,
         media_type: String,
     },
+    #[error("cannot read {reference} in the client's OCI layout")]
+    Layout {
+        reference: String,
+        #[source]
+        source: Box<SessionError>,
+    },
+    #[error("{reference} names no digest: an image in an OCI layout needs one")]
+    NoDigest { reference: String },
     #[error("cannot record the layers of {reference}")]
     Record {
         reference: String,
@@ -202,7 +215,11 @@ impl Images {
             .or_default()
             .clone();
         let image = cell
-            .get_or_try_init(|| async { self.load(pinned, &platform).await.map(Arc::new) })
+            .get_or_try_init(|| async {
+                self.load(pinned, &platform, &Origin::Registry)
+                    .await
+                    .map(Arc::new)
+            })
             .await?;
         Ok(image.clone())
     }
@@ -249,18 +266,23 @@ impl Images {
         std::str::from_utf8(&record).ok()?.parse().ok()
     }
 
-    async fn load(&self, pinned: Reference, platform: &Platform) -> Result<Image, ImageError> {
-        let top = self.manifest(&pinned).await?;
+    async fn load(
+        &self,
+        pinned: Reference,
+        platform: &Platform,
+        origin: &Origin,
+    ) -> Result<Image, ImageError> {
+        let top = self.manifest(&pinned, origin).await?;
         let digest = top.digest.clone();
-        let (raw, manifest) = self.choose(&pinned, top, platform).await?;
-        let config = self.config(&pinned, &manifest).await?;
+        let (raw, manifest) = self.choose(&pinned, top, platform, origin).await?;
+        let config = self.config(&pinned, &manifest, origin).await?;
         let parsed = ImageConfig::parse(&config).map_err(|source| ImageError::Config {
             reference: pinned.to_string(),
             source,
         })?;
         // A manifest without an index may be for another platform than the one asked for. It is what its author has, and
         // the rules of Dockerfiles warn of it.
-        let snapshot = self.record_layers(&pinned, &manifest, &parsed)?;
+        let snapshot = self.record_layers(&pinned, &manifest, &parsed, origin)?;
         Ok(Image {
             reference: pinned,
             digest,
@@ -276,6 +298,7 @@ impl Images {
         pinned: &Reference,
         mut raw: RawManifest,
         platform: &Platform,
+        origin: &Origin,
     ) -> Result<(RawManifest, Manifest), ImageError> {
         for _ in 0..3 {
             let parsed = raw.parse().map_err(|source| ImageError::NotAnImage {
@@ -294,7 +317,7 @@ impl Images {
                 });
             };
             let chosen = pinned.repository().with_digest(entry.digest.clone());
-            raw = self.manifest(&chosen).await?;
+            raw = self.manifest(&chosen, origin).await?;
         }
         Err(ImageError::Nested {
             reference: pinned.to_string(),
@@ -302,11 +325,16 @@ impl Images {
     }
 
     /// A manifest or index by digest: from here if it is here.
-    async fn manifest(&self, pinned: &Reference) -> Result<RawManifest, ImageError> {
+    async fn manifest(&self, pinned: &Reference, origin: &Origin) -> Result<RawManifest, ImageError> {
         if let Some(digest) = pinned.digest()
             && let Some(bytes) = self.small_blob(digest, LARGEST_MANIFEST)
         {
             return Ok(RawManifest::with_digest(bytes, None, digest.clone()));
+        }
+        if let Origin::Layout(store) = origin {
+            let raw = layout::manifest(store, pinned).await?;
+            self.keep(&raw.bytes);
+            return Ok(raw);
         }
         let raw = self
             .client
@@ -317,15 +345,23 @@ impl Images {
         Ok(raw)
     }
 
-    async fn config(&self, pinned: &Reference, manifest: &Manifest) -> Result<Bytes, ImageError> {
+    async fn config(
+        &self,
+        pinned: &Reference,
+        manifest: &Manifest,
+        origin: &Origin,
+    ) -> Result<Bytes, ImageError> {
         if let Some(bytes) = self.small_blob(&manifest.config.digest, LARGEST_CONFIG) {
             return Ok(bytes);
         }
-        let bytes = self
-            .client
-            .blob_bytes(pinned.repository(), &manifest.config, LARGEST_CONFIG)
-            .await
-            .map_err(|source| resolve_failed(pinned, source))?;
+        let bytes = match origin {
+            Origin::Registry => self
+                .client
+                .blob_bytes(pinned.repository(), &manifest.config, LARGEST_CONFIG)
+                .await
+                .map_err(|source| resolve_failed(pinned, source))?,
+            Origin::Layout(store) => layout::config(store, pinned, manifest).await?,
+        };
         self.keep(&bytes);
         Ok(bytes)
     }
@@ -354,6 +390,7 @@ impl Images {
         pinned: &Reference,
         manifest: &Manifest,
         config: &ImageConfig,
+        origin: &Origin,
     ) -> Result<Snapshot, ImageError> {
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
@@ -379,7 +416,8 @@ impl Images {
                     digest: layer.digest.clone(),
                     size: layer.size,
                 },
-                repository: pinned.repository().to_string(),
+                repository: origin.repository(pinned),
+                made: None,
             });
         }
         self.note_blobs(&remote);
@@ -406,8 +444,10 @@ impl Images {
                     repositories: Vec::new(),
                 })
                 .repositories;
-            if !repositories.contains(&layer.repository) {
-                repositories.push(layer.repository.clone());
+            if let Some(name) = &layer.repository
+                && !repositories.contains(name)
+            {
+                repositories.push(name.clone());
             }
         }
     }

@@ -86,7 +86,7 @@ impl BlobStore {
     }
 
     /// Keeps a blob, if it is there, from being removed.
-    pub(super) fn hold(&self, digest: &Digest) {
+    pub fn hold(&self, digest: &Digest) {
         if let Some(lease) = &self.lease {
             lease.hold_blob(digest);
         }

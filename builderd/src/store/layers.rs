@@ -101,8 +101,17 @@ pub struct NewLayer {
 pub struct RemoteLayer {
     pub diff_id: Digest,
     pub descriptor: Descriptor,
-    /// Full name (`registry/path`) of the repository it was found in.
-    pub repository: String,
+    /// Full name (`registry/path`) of the repository it was found in; none if its blob is brought here at once.
+    pub repository: Option<String>,
+    /// How and when it was made, if whoever knows of it says so.
+    pub made: Option<Made>,
+}
+
+/// How and when a layer was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub description: String,
+    pub at: SystemTime,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -301,17 +310,23 @@ impl Store {
             let parent = below.replace(id.clone());
             self.update_layer(&id, |known| {
                 // Only of a new record, whose parent is older: so no layer can come to lie below itself.
-                let mut record = known.unwrap_or_else(|| LayerRecord {
-                    parent,
-                    ..LayerRecord::new(now)
+                let mut record = known.unwrap_or_else(|| {
+                    let mut record = LayerRecord::new(now);
+                    record.parent = parent;
+                    if let Some(made) = layer.made {
+                        record.created_at = made.at;
+                        record.description = made.description;
+                    }
+                    record
                 });
                 record.diff_id = Some(layer.diff_id);
                 match &mut record.remote {
                     Some(remote) if remote.descriptor.digest == layer.descriptor.digest => {
-                        if remote.repositories.len() < REPOSITORIES
-                            && !remote.repositories.contains(&layer.repository)
+                        if let Some(name) = layer.repository
+                            && remote.repositories.len() < REPOSITORIES
+                            && !remote.repositories.contains(&name)
                         {
-                            remote.repositories.push(layer.repository);
+                            remote.repositories.push(name);
                         }
                     }
                     // An image that says otherwise is believed by the build that uses it, not by all others.
@@ -319,7 +334,7 @@ impl Store {
                     remote @ None => {
                         *remote = Some(RemoteBlob {
                             descriptor: layer.descriptor,
-                            repositories: vec![layer.repository],
+                            repositories: layer.repository.into_iter().collect(),
                         });
                     }
                 }

@@ -286,7 +286,8 @@ fn remote_layers_gather_repositories_and_keep_them_when_they_are_unpacked() {
             digest: digest("blob"),
             size: 7,
         },
-        repository: repository.into(),
+        repository: Some(repository.into()),
+        made: None,
     };
     store
         .record_remote_layers(["r/a", "r/b", "r/a"].map(remote))
@@ -327,7 +328,8 @@ fn what_another_image_says_of_a_layer_replaces_nothing_but_what_was_verified_doe
         let layer = RemoteLayer {
             diff_id: diff_id.clone(),
             descriptor: blob(text, repository).descriptor,
-            repository: repository.into(),
+            repository: Some(repository.into()),
+            made: None,
         };
         store.record_remote_layers([layer]).unwrap();
         assert_eq!(store.layer(&id).unwrap().remote, Some(blob("first", "r/a")));
@@ -350,7 +352,8 @@ fn after_a_restart_of_the_machine_only_finished_image_layers_stay() {
                 digest: digest("blob"),
                 size: 7,
             },
-            repository: "r/a".into(),
+            repository: Some("r/a".into()),
+            made: None,
         };
         store.record_remote_layers([remote]).unwrap();
         // As if the folder had reached the disk before anything was written about it.

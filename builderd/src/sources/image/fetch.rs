@@ -1,12 +1,13 @@
 //! Brings the layers of images here when somebody needs their files, or their blobs.
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use registry::client::BlobReader;
 use registry::{Descriptor, Digest};
 
 use super::{Images, repositories};
 use crate::progress::{StatusProgress, VertexProgress};
+use crate::session::{ContentStore, SessionError};
 use crate::store::{self, BlobError, Expected, KeepBlob, LayerId, RemoteBlob, Snapshot, UnpackError};
 
 /// Layers of one snapshot that are on their way at a time.
@@ -21,6 +22,12 @@ pub enum FetchError {
         digest: Digest,
         #[source]
         source: registry::Error,
+    },
+    #[error("cannot get layer {digest} from the client")]
+    Transfer {
+        digest: Digest,
+        #[source]
+        source: Box<SessionError>,
     },
     #[error("cannot unpack layer {digest}")]
     Unpack {
@@ -121,29 +128,68 @@ impl Images {
     /// Brings a blob into the blob store.
     pub async fn fetch_blob(&self, remote: &RemoteBlob, progress: &VertexProgress) -> Result<(), FetchError> {
         let digest = remote.descriptor.digest.clone();
+        if self.store.blobs().has(&digest) {
+            return Ok(());
+        }
+        let status = progress.status(digest.as_str(), "downloading");
+        let reader = self.open(remote).await?;
+        let pull_failed = |source| FetchError::Pull {
+            digest: digest.clone(),
+            source,
+        };
+        let bytes = counted(reader, remote.descriptor.size, status.clone()).map_err(pull_failed);
+        self.keep_blob(remote, bytes).await?;
+        status.complete();
+        Ok(())
+    }
+
+    /// Brings a blob of a client's content store into the blob store.
+    pub async fn bring_blob(
+        &self,
+        remote: &RemoteBlob,
+        store: &ContentStore,
+        progress: &VertexProgress,
+    ) -> Result<(), FetchError> {
+        let digest = remote.descriptor.digest.clone();
+        self.store.blobs().hold(&digest);
+        if self.store.blobs().has(&digest) {
+            return Ok(());
+        }
+        let status = progress.status(digest.as_str(), "transferring");
+        let failed = |source| FetchError::Transfer {
+            digest: digest.clone(),
+            source: Box::new(source),
+        };
+        let bytes = store.read(&digest).await.map_err(failed)?;
+        let (mut received, total, shown) = (0, remote.descriptor.size, status.clone());
+        let bytes = bytes
+            .inspect_ok(move |chunk| {
+                received += chunk.len() as u64;
+                shown.update(received, total);
+            })
+            .map_err(|source| failed(SessionError::Content(source)));
+        self.keep_blob(remote, bytes).await?;
+        status.complete();
+        Ok(())
+    }
+
+    async fn keep_blob(
+        &self,
+        remote: &RemoteBlob,
+        bytes: impl Stream<Item = Result<Bytes, FetchError>> + Send,
+    ) -> Result<(), FetchError> {
+        let digest = remote.descriptor.digest.clone();
         let keep_failed = |source| FetchError::Keep {
             digest: digest.clone(),
             source,
         };
-        let blobs = self.store.blobs();
-        if blobs.has(&digest) {
-            return Ok(());
-        }
-        let status = progress.status(digest.as_str(), "downloading");
-        let mut reader = std::pin::pin!(counted(
-            self.open(remote).await?,
-            remote.descriptor.size,
-            status.clone()
-        ));
         let expected = Expected {
             digest: digest.clone(),
             size: Some(remote.descriptor.size),
         };
-        let mut writer = blobs.writer(Some(expected)).map_err(keep_failed)?;
-        while let Some(chunk) = reader.try_next().await.map_err(|source| FetchError::Pull {
-            digest: digest.clone(),
-            source,
-        })? {
+        let mut bytes = std::pin::pin!(bytes);
+        let mut writer = self.store.blobs().writer(Some(expected)).map_err(keep_failed)?;
+        while let Some(chunk) = bytes.try_next().await? {
             writer = self
                 .store
                 .pool()
@@ -155,7 +201,6 @@ impl Images {
                 })?;
         }
         writer.commit().map_err(keep_failed)?;
-        status.complete();
         Ok(())
     }
 

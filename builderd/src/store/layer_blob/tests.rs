@@ -233,7 +233,8 @@ async fn a_layer_of_an_image_is_given_as_it_came() {
     let remote = RemoteLayer {
         diff_id: diff_id.clone(),
         descriptor: descriptor.clone(),
-        repository: "r/a".into(),
+        repository: Some("r/a".into()),
+        made: None,
     };
     store.record_remote_layers([remote]).unwrap();
     let layer = LayerId::of_image(&diff_id);

@@ -65,7 +65,8 @@ async fn nothing_is_left_of_what_nobody_uses() {
     let remote = RemoteLayer {
         diff_id: Digest::of(b"remote"),
         descriptor: blob.descriptor.clone(),
-        repository: "example.com/image".to_owned(),
+        repository: Some("example.com/image".to_owned()),
+        made: None,
     };
     store.record_remote_layers([remote]).unwrap();
     let snapshot: Snapshot = [base.clone(), top.clone()].into_iter().collect();
