@@ -6,6 +6,7 @@
 mod bridge;
 mod build;
 pub mod builds;
+mod caches;
 mod capabilities;
 mod containers;
 mod content;

@@ -7,7 +7,7 @@
 mod archive;
 mod assemble;
 mod attestations;
-mod attributes;
+pub(crate) mod attributes;
 mod build_info;
 mod content;
 mod files;

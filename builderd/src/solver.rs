@@ -19,6 +19,7 @@ mod outcome;
 pub mod platforms;
 mod policy;
 mod provenance;
+mod remote;
 mod rules;
 mod sbom;
 mod schedule;
@@ -39,6 +40,7 @@ pub use job::{Entitlements, Job};
 pub use outcome::{Attested, Outcome, Reference, References};
 pub use policy::{PolicyError, SourcePolicy};
 pub use provenance::{Asked, Environment, ImageMaterial, Notes, Scope};
+pub use remote::{CacheError, CacheOptions};
 pub use rules::{RuleError, Rules};
 pub(crate) use source_meta::{SourceMetaError, wanted_image};
 

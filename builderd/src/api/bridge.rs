@@ -24,7 +24,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::build::{self, Build};
-use super::{Daemon, capabilities, containers, files, images, processes, status, workers};
+use super::{Daemon, caches, capabilities, containers, files, images, processes, status, workers};
 use crate::solver::{BuildRequest, References, Rules};
 
 /// How long a call waits for its build to appear.
@@ -90,6 +90,8 @@ impl LlbBridge for Service {
         let (build, request) = self.open(request).await?;
         let rules = Rules::new(&request.source_policies)
             .map_err(|error| Status::invalid_argument(proto::chain(&error)))?;
+        let caches = caches::of_frontend(request.cache_imports);
+        build.job().import_caches(caches).await;
         let wanted = BuildRequest {
             frontend: request.frontend,
             attributes: request.frontend_opt,

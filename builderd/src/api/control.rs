@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::build::Build;
 use super::history::Made;
-use super::{Daemon, disk, export, status, workers};
+use super::{Daemon, caches, disk, export, status, workers};
 use crate::config::Entitlement;
 use crate::session::SessionStream;
 use crate::solver::{BuildRequest, Entitlements, Job, Outcome, References, Rules, SourcePolicy};
@@ -197,6 +197,7 @@ fn run<'a>(
     request: &'a SolveRequest,
 ) -> BoxFuture<'a, Result<Made, Status>> {
     Box::pin(async move {
+        build.job().import_caches(caches::imports(request)).await;
         let outcome = outcome(daemon, build, request).await?;
         let exports = export::run(build, &outcome, request).await?;
         let platforms = match &outcome.references {
@@ -212,12 +213,8 @@ async fn outcome(
     build: &Arc<Build>,
     request: &SolveRequest,
 ) -> Result<Outcome, Status> {
-    if request.frontend.is_empty()
-        && request
-            .definition
-            .as_ref()
-            .is_none_or(|definition| definition.def.is_empty())
-    {
+    // A definition without operations is scratch; only without one does the client drive the build.
+    if request.frontend.is_empty() && request.definition.is_none() {
         return build.returned().await;
     }
     let wanted = BuildRequest {

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use proto::control::{CacheOptionsEntry, SolveRequest};
+use proto::control::SolveRequest;
 use proto::exporter::FindExportersRequest;
 use tonic::Status;
 
 use super::build::Build;
-use super::status;
-use crate::progress::{LogStream, Progress};
+use super::{caches, status};
 use crate::session::{Session, method};
-use crate::solver::{AttestRequest, ExportRequest, Exports, Outcome};
+use crate::solver::{AttestRequest, CacheOptions, ExportRequest, Exports, Outcome};
 
 /// Builds an outcome and exports it.
 pub(super) async fn run(
@@ -19,8 +17,8 @@ pub(super) async fn run(
     outcome: &Outcome,
     request: &SolveRequest,
 ) -> Result<Exports, Status> {
-    refuse_cache_exports(request)?;
-    warn_of_cache_imports(build.progress(), request);
+    let caches = caches::exports(request);
+    let inline = caches.iter().any(CacheOptions::is_inline);
     let job = build.job();
     let attest = attest(request)?;
     let mut wanted = exporters(request);
@@ -31,8 +29,12 @@ pub(super) async fn run(
     if let Some((_, exporters)) = &added {
         wanted.extend(exporters.iter().cloned());
     }
-    let exported = job.export(outcome, &wanted, build.info(), &attest).await;
+    let exported = job.export(outcome, &wanted, build.info(), &attest, inline).await;
     let mut exports = exported.map_err(|error| status::of_solve(&error))?;
+    let exported = job.export_caches(outcome, &caches).await;
+    exports
+        .response
+        .extend(exported.map_err(|error| status::of_solve(&error))?);
     for (key, value) in &outcome.metadata {
         if let (true, Ok(value)) = (key.starts_with("frontend."), std::str::from_utf8(value)) {
             exports.response.insert(key.clone(), value.to_owned());
@@ -104,46 +106,4 @@ pub(super) fn exporters(request: &SolveRequest) -> Vec<ExportRequest> {
         }
     }
     exporters
-}
-
-fn refuse_cache_exports(request: &SolveRequest) -> Result<(), Status> {
-    let Some(cache) = &request.cache else {
-        return Ok(());
-    };
-    let ignores = |entry: &CacheOptionsEntry| {
-        entry
-            .attrs
-            .get("ignore-error")
-            .is_some_and(|value| value == "true")
-    };
-    let refused = cache
-        .exports
-        .iter()
-        .find(|entry| !ignores(entry))
-        .map(|entry| entry.r#type.as_str());
-    let deprecated = (!cache.export_ref_deprecated.is_empty()).then_some("registry");
-    match refused.or(deprecated) {
-        Some(kind) => Err(Status::unknown(format!(
-            "cache export of type {kind} is not supported yet: leave --cache-to out, or add ignore-error=true"
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// A build that cannot import a cache goes on without.
-fn warn_of_cache_imports(progress: &Progress, request: &SolveRequest) {
-    let Some(cache) = &request.cache else {
-        return;
-    };
-    let sources = cache.imports.iter().map(|entry| {
-        let source = entry.attrs.get("ref").or_else(|| entry.attrs.get("src"));
-        source.unwrap_or(&entry.r#type).as_str()
-    });
-    for source in sources.chain(cache.import_refs_deprecated.iter().map(String::as_str)) {
-        let vertex = progress.internal_vertex(&format!("importing cache manifest from {source}"));
-        vertex.start();
-        let text = "importing a cache is not supported yet; the build goes on without it\n";
-        vertex.log(LogStream::Stderr, Bytes::from_static(text.as_bytes()));
-        vertex.complete();
-    }
 }

@@ -206,7 +206,7 @@ fn references(names: &str, untagged: bool) -> Result<Vec<Reference>, ExportError
 }
 
 /// An empty value is true.
-pub(super) fn flag(key: &str, value: &str) -> Result<bool, ExportError> {
+pub(crate) fn flag(key: &str, value: &str) -> Result<bool, ExportError> {
     match value {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -218,7 +218,7 @@ pub(super) fn flag(key: &str, value: &str) -> Result<bool, ExportError> {
     }
 }
 
-pub(super) fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, ExportError> {
+pub(crate) fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, ExportError> {
     value.parse().map_err(|_| ExportError::Attribute {
         key: key.to_owned(),
         value: value.to_owned(),
@@ -226,7 +226,7 @@ pub(super) fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, 
     })
 }
 
-fn compression(key: &str, value: &str) -> Result<CompressionKind, ExportError> {
+pub(crate) fn compression(key: &str, value: &str) -> Result<CompressionKind, ExportError> {
     match value {
         "uncompressed" => Ok(CompressionKind::Uncompressed),
         "gzip" => Ok(CompressionKind::Gzip),

@@ -62,7 +62,7 @@ fn source(
         return Ok(match &context.source {
             Source::Remote(_) => context.remote().and_then(of_operation),
             Source::Input(input) => contexts.input(input).and_then(only_source),
-            Source::Scratch | Source::Image(_) | Source::Local(_) => None,
+            Source::Scratch | Source::Image(_) | Source::Layout(..) | Source::Local(_) => None,
         });
     }
     let is_meant = |stage: &&Stage| {

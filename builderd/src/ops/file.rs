@@ -23,7 +23,7 @@ use crate::store::view::{Overlay, View, ViewError};
 use crate::store::{LayerDraft, LayerError, NewLayer, Snapshot, Store, WorkLost};
 
 pub use archive::newest_in_archive;
-pub use content::content_key;
+pub use content::{bases, content_key, whole_content};
 
 /// What failed, and in which action of the operation.
 #[derive(Debug)]

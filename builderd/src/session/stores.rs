@@ -41,10 +41,9 @@ impl Group {
         let session = offering.into_iter().next().ok_or(SessionError::Unsupported {
             method: method::READ_CONTENT,
         })?;
-        let id = id.parse().map_err(|_| {
-            let text = format!(
-                "the name of content store {id:?} contains value with non-printable ASCII characters"
-            );
+        let printable = id.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let id = id.parse().ok().filter(|_| printable).ok_or_else(|| {
+            let text = format!("content store {id:?} contains value with non-printable ASCII characters");
             failed(method::READ_CONTENT, Status::invalid_argument(text))
         })?;
         Ok(ContentStore { session, id })

@@ -1,10 +1,12 @@
 //! The identity of a step: its operation and what it starts from.
 //!
 //! The operation goes in without what does not change its result: digests of its inputs (the snapshots stand for
-//! them), proxy settings and scheduling constraints. Keys never leave the machine.
+//! them), proxy settings and scheduling constraints. Keys never leave the machine; for caches that do, there are the
+//! portable digests, which say nothing of the inputs.
 
 use prost::Message;
 use proto::pb;
+use registry::Digest;
 
 use crate::store::{CacheKey, Snapshot};
 
@@ -21,6 +23,11 @@ pub fn of_operation(op: &pb::Op, inputs: &[Snapshot]) -> CacheKey {
             .into_iter()
             .chain(inputs.iter().map(Vec::as_slice)),
     )
+}
+
+/// The digest of an operation, whatever its inputs: the same on every machine.
+pub fn portable(op: &pb::Op) -> Digest {
+    Digest::of(&[&b"trimaran "[..], &VERSION.to_le_bytes(), &operation(op)].concat())
 }
 
 fn operation(op: &pb::Op) -> Vec<u8> {

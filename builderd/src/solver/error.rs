@@ -10,6 +10,7 @@ use proto::pb;
 
 use super::RuleError;
 use super::attest::AttestError;
+use super::remote::CacheError;
 use crate::exporters::ExportError;
 use crate::frontend;
 use crate::graph::{LoadError, SourceRange};
@@ -48,6 +49,8 @@ pub enum SolveError {
     /// A source that may not be used, or rules about sources that make no sense.
     #[error("{}", chain(_0.as_ref()))]
     Rules(Arc<RuleError>),
+    #[error("{}", chain(_0.as_ref()))]
+    Cache(Arc<CacheError>),
     #[error("{0}")]
     Request(String),
     /// Nobody wants the result any more.
@@ -124,6 +127,7 @@ impl SolveError {
             | Self::Export(_)
             | Self::Attest(_)
             | Self::Rules(_)
+            | Self::Cache(_)
             | Self::Request(_)
             | Self::Canceled => Vec::new(),
         }

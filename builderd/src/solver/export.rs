@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry::Descriptor;
+use registry::{Descriptor, ImageConfig};
 use serde::Deserialize;
 
 use super::attest::{AttestRequest, Told};
 use super::outcome::{Outcome, Reference, References};
 use super::provenance::Options;
-use super::{Job, SolveError, inputs};
+use super::{Job, SolveError, inputs, remote};
 use crate::exporters::{self, BuildInfo, Context, Response, Results, Target, has_sbom};
 use crate::store::{Compression, Snapshot};
 
@@ -59,6 +59,7 @@ impl Job {
         requests: &[ExportRequest],
         build_info: Option<BuildInfo>,
         attest: &AttestRequest,
+        inline_cache: bool,
     ) -> Result<Exports, SolveError> {
         let references: Vec<&Reference> = outcome.references.iter().collect();
         let snapshots = self.evaluate_all(references.iter().copied()).await?;
@@ -105,6 +106,11 @@ impl Job {
                 target.attestations.extend(attestation);
             }
         }
+        if inline_cache {
+            for target in &mut results.targets {
+                self.add_inline_cache(outcome, target).await?;
+            }
+        }
         for (number, request) in requests.iter().enumerate() {
             let context = Context {
                 images: self.images(),
@@ -139,6 +145,34 @@ impl Job {
             exports.provenance.insert(id.clone(), bytes.into());
         }
         Ok(exports)
+    }
+
+    /// Puts the records of a result into the config of its image.
+    async fn add_inline_cache(
+        self: &Arc<Self>,
+        outcome: &Outcome,
+        target: &mut Target,
+    ) -> Result<(), SolveError> {
+        let reference = match &outcome.references {
+            References::One(one) => one.as_ref(),
+            References::Platforms(platforms) => platforms.get(&target.id),
+        };
+        let Some(reference) = reference else {
+            return Ok(());
+        };
+        let Some(records) = self.inline_cache(reference, &target.snapshot).await? else {
+            return Ok(());
+        };
+        let failed = |error: serde_json::Error| {
+            SolveError::Request(format!("invalid image config in the result: {error}"))
+        };
+        let mut config = match &target.config {
+            Some(bytes) => ImageConfig::parse(bytes).map_err(failed)?,
+            None => ImageConfig::for_platform(&target.platform),
+        };
+        config.other.insert(remote::INLINE.to_owned(), records.into());
+        target.config = Some(config.to_bytes().map_err(failed)?);
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use super::failed::Told;
 use super::outcome::Reference;
 use super::policy::SourcePolicy;
 use super::provenance::Notes;
+use super::remote::Caches;
 use super::rules::Rules;
 use super::schedule::{self, Outputs};
 use super::{Failure, SolveError, Solver, cache_key, platforms};
@@ -49,6 +50,7 @@ pub struct Job {
     entitlements: Entitlements,
     graph: Mutex<Graph>,
     finished: Mutex<HashMap<String, Outputs>>,
+    caches: Caches,
     /// What clients were told about, by id.
     references: Mutex<HashMap<Arc<str>, Reference>>,
     notes: Notes,
@@ -88,6 +90,7 @@ impl Job {
             entitlements,
             graph: Mutex::default(),
             finished: Mutex::default(),
+            caches: Caches::default(),
             references: Mutex::default(),
             notes: Notes::default(),
             remnants: Mutex::default(),
@@ -187,7 +190,37 @@ impl Job {
         lock(&self.finished).get(digest).cloned()
     }
 
+    /// The outputs of a vertex, if the one that is asked for is there: a cache may have had only some of them.
+    pub(super) fn finished_output(&self, digest: &str, output: usize) -> Option<Outputs> {
+        self.finished(digest).filter(|_| self.caches.has(digest, output))
+    }
+
+    pub(super) fn remote_caches(&self) -> &Caches {
+        &self.caches
+    }
+
+    /// Takes in one output of a vertex that is not run.
+    pub(super) fn finish_part(&self, digest: &str, output: usize, snapshot: Snapshot) {
+        let mut finished = lock(&self.finished);
+        let known = finished.get(digest).map_or(&[][..], |outputs| outputs);
+        let mut outputs = known.to_vec();
+        if outputs.len() <= output {
+            outputs.resize(output + 1, Snapshot::default());
+        }
+        if let Some(place) = outputs.get_mut(output) {
+            *place = snapshot;
+        }
+        finished.insert(digest.to_owned(), outputs.into());
+        self.caches.add_part(digest, output);
+    }
+
+    /// Shows a vertex that a cache answered.
+    pub(super) fn announce_cached(&self, vertex: &Vertex) {
+        self.announce(&self.graph(), vertex).cached();
+    }
+
     pub(super) fn finish(&self, digest: &str, outputs: &Outputs) {
+        self.caches.is_whole(digest);
         lock(&self.finished).insert(digest.to_owned(), Arc::clone(outputs));
     }
 
@@ -205,18 +238,24 @@ impl Job {
         )
     }
 
-    fn reporter(&self, vertex: &Vertex) -> VertexProgress {
+    pub(super) fn reporter(&self, vertex: &Vertex) -> VertexProgress {
         self.progress
             .vertex(&vertex.digest, &vertex.name, Vec::new(), None)
     }
 
     /// The recorded result of an operation, if it may be used.
     pub(super) fn recall(&self, vertex: &Vertex, inputs: &[Snapshot]) -> Option<Outputs> {
+        let outputs = self.look_up(vertex, inputs)?;
+        self.reporter(vertex).cached();
+        Some(outputs)
+    }
+
+    /// As [`Self::recall`], without showing it.
+    pub(super) fn look_up(&self, vertex: &Vertex, inputs: &[Snapshot]) -> Option<Outputs> {
         if matches!(vertex.op.op, Some(pb::op::Op::Source(_)) | None) || vertex.metadata.ignore_cache {
             return None;
         }
         let hit = self.store.lookup(&cache_key::of_operation(&vertex.op, inputs))?;
-        self.reporter(vertex).cached();
         Some(hit.outputs.into())
     }
 

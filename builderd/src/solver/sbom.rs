@@ -78,6 +78,7 @@ impl Job {
             platform: Platform::host(),
             mode: ResolveMode::Default,
             name: format!("resolve image config for {image}"),
+            layout: None,
         };
         let (found, _) = self
             .looked_up(wanted, &super::Rules::default())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Job, SolveError};
+use super::{Job, SolveError, remote};
 use crate::graph::{Edge, Vertex};
 use crate::store::Snapshot;
 
@@ -29,8 +29,16 @@ struct Node {
     users: Vec<usize>,
 }
 
-/// Brings about the snapshots behind `targets`.
+/// Brings about the snapshots behind `targets`, with the help of imported caches if there are any.
 pub async fn evaluate(job: &Arc<Job>, targets: &[Edge]) -> Result<Vec<Snapshot>, SolveError> {
+    if job.remote_caches().any() {
+        remote::answer(job, targets).await?;
+    }
+    compute(job, targets).await
+}
+
+/// Brings about the snapshots behind `targets` here.
+pub(super) async fn compute(job: &Arc<Job>, targets: &[Edge]) -> Result<Vec<Snapshot>, SolveError> {
     let mut evaluation = Evaluation::plan(job, targets);
     let mut running: JoinSet<(usize, Result<Outputs, SolveError>)> = JoinSet::new();
     loop {
@@ -82,17 +90,20 @@ impl Evaluation {
             done: HashMap::new(),
         };
         let graph = job.graph();
-        let mut stack: Vec<usize> = targets.iter().map(|edge| edge.vertex).collect();
-        while let Some(index) = stack.pop() {
-            if evaluation.nodes.contains_key(&index) || evaluation.done.contains_key(&index) {
+        let mut stack: Vec<Edge> = targets.to_vec();
+        while let Some(edge) = stack.pop() {
+            let index = edge.vertex;
+            if evaluation.nodes.contains_key(&index) {
                 continue;
             }
             let vertex = Arc::clone(graph.vertex(index));
-            if let Some(outputs) = job.finished(&vertex.digest) {
+            if let Some(outputs) = job.finished_output(&vertex.digest, edge.output) {
                 evaluation.done.insert(index, outputs);
                 continue;
             }
-            stack.extend(vertex.inputs.iter().map(|edge| edge.vertex));
+            // Another output may be done.
+            evaluation.done.remove(&index);
+            stack.extend(vertex.inputs.iter().copied());
             evaluation.nodes.insert(
                 index,
                 Node {

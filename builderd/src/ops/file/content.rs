@@ -23,20 +23,11 @@ pub fn content_key(
     inputs: &[Snapshot],
     store: &Store,
 ) -> Result<Option<CacheKey>, FileOpError> {
-    let written: Vec<i64> = op.actions.iter().map(|action| action.input).collect();
-    let by_content = |index: usize| {
-        let index = i64::try_from(index).unwrap_or(i64::MAX);
-        !written.contains(&index)
-            && op
-                .actions
-                .iter()
-                .any(|action| taken_from(action).contains(&index))
-    };
     let mut parts = vec![without_source_folders(op).encode_to_vec()];
     let mut any = false;
     for (index, input) in inputs.iter().enumerate() {
         // Of no files there is no checksum: whoever copies from there finds out.
-        if by_content(index) && !input.is_scratch() {
+        if by_content(op, index) && !input.is_scratch() {
             any = true;
             let known = KnownDigests::of(input, store);
             let view = view_of(input, store).map_err(Problem::from)?;
@@ -56,6 +47,29 @@ pub fn content_key(
         }
     }
     Ok(any.then(|| CacheKey::new("file content", parts)))
+}
+
+/// The inputs that `op` does not count by the files it takes.
+pub fn bases(op: &pb::FileOp, inputs: usize) -> Vec<usize> {
+    (0..inputs).filter(|index| !by_content(op, *index)).collect()
+}
+
+/// The checksum of all files of a snapshot.
+pub fn whole_content(snapshot: &Snapshot, store: &Store) -> Result<[u8; 32], ViewError> {
+    let view = view_of(snapshot, store)?;
+    let root = view.lookup("/", LastLink::Follow)?;
+    let known = KnownDigests::of(snapshot, store);
+    checksum::of_selection(&view, &root, &Selection::default(), Root::ContentsOnly, &known)
+}
+
+/// Whether an input counts by the files that are taken from it.
+fn by_content(op: &pb::FileOp, index: usize) -> bool {
+    let index = i64::try_from(index).unwrap_or(i64::MAX);
+    !op.actions.iter().any(|action| action.input == index)
+        && op
+            .actions
+            .iter()
+            .any(|action| taken_from(action).contains(&index))
 }
 
 /// The inputs that an action reads files of.
