@@ -24,7 +24,7 @@ mod prune;
 mod remove;
 mod repositories;
 mod sweep;
-pub(crate) mod tar;
+pub mod tar;
 #[cfg(test)]
 mod tests;
 mod unpack;

@@ -6,7 +6,7 @@
 mod decode;
 mod encode;
 
-pub(crate) use decode::{Archive, ArchiveError};
+pub use decode::{Archive, ArchiveError};
 pub(crate) use encode::{end_of_archive, padding, push_header};
 
 pub(crate) const BLOCK: usize = 512;
@@ -14,7 +14,7 @@ pub(crate) const BLOCK: usize = 512;
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     File { size: u64 },
     Folder,
     Symlink { target: Vec<u8> },
@@ -25,11 +25,11 @@ pub(crate) enum Kind {
 }
 
 /// Extended attributes and their values, sorted by name.
-pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// One member of an archive, without its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// Folders end in a slash.
     pub path: Vec<u8>,
     pub kind: Kind,
@@ -43,7 +43,7 @@ pub(crate) struct Entry {
 
 /// Since the epoch; `nanoseconds` count forward also before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Time {
+pub struct Time {
     pub seconds: i64,
     pub nanoseconds: u32,
 }

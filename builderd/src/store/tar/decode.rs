@@ -9,7 +9,7 @@ use super::{BLOCK, Entry, Kind, Time, XATTR, Xattrs};
 const EXTENSION_LIMIT: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ArchiveError {
+pub enum ArchiveError {
     #[error("cannot read the archive")]
     Read(#[source] io::Error),
     #[error("the archive ends in the middle of an entry")]
@@ -23,7 +23,7 @@ pub(crate) enum ArchiveError {
 }
 
 /// Reads entry after entry; `Read` gives the data of the entry that came last.
-pub(crate) struct Archive<R> {
+pub struct Archive<R> {
     inner: R,
     position: u64,
     /// Data bytes of the current entry that were not read yet.
@@ -46,7 +46,7 @@ struct Extensions {
 }
 
 impl<R: Read> Archive<R> {
-    pub(crate) fn new(inner: R) -> Self {
+    pub fn new(inner: R) -> Self {
         Self {
             inner,
             position: 0,
@@ -56,11 +56,11 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    pub(crate) fn into_inner(self) -> R {
+    pub fn into_inner(self) -> R {
         self.inner
     }
 
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_data()?;
