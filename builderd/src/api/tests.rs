@@ -440,6 +440,8 @@ async fn a_client_looks_into_results() {
     let solve = tokio::spawn(async move { control.solve(solve_request("a")).await });
     let request = gateway::SolveRequest {
         definition: Some(folder()),
+        allow_result_return: true,
+        allow_result_array_ref: true,
         ..Default::default()
     };
     let answer = within(gateway.solve(of_build("a", request)))

@@ -317,7 +317,7 @@ async fn a_base_layer_comes_from_the_first_repository_that_still_has_it() {
     };
     let vertex = progress.internal_vertex("export");
     let attributes = BTreeMap::from([("name".to_owned(), "demo/app:1".to_owned())]);
-    let options = ImageOptions::parse("oci", &attributes, &results).unwrap();
+    let options = ImageOptions::parse(&attributes, &results).unwrap();
     let assembled = assemble::assemble(&options, &results, &context, &vertex)
         .await
         .unwrap();
@@ -362,7 +362,7 @@ async fn an_archive_is_an_oci_layout_that_docker_can_load() {
     };
     let vertex = progress.internal_vertex("export");
     let attributes = BTreeMap::from([("name".to_owned(), "demo/app:1".to_owned())]);
-    let options = ImageOptions::parse("docker", &attributes, &results).unwrap();
+    let options = ImageOptions::parse(&attributes, &results).unwrap();
     let assembled = assemble::assemble(&options, &results, &context, &vertex)
         .await
         .unwrap();

@@ -40,17 +40,29 @@ pub struct Lent {
 /// What a step finds programs by when neither image nor Dockerfile say.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What of the daemon a step works with.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    pub store: &'a Store,
+    pub sandboxes: &'a Sandboxes,
+    pub progress: &'a VertexProgress,
+    pub cancel: &'a CancellationToken,
+}
+
 /// Runs the operation to its end; dropping the future kills the process.
 pub async fn run(
     op: &pb::ExecOp,
     inputs: &[Snapshot],
     lent: &Lent,
-    store: &Store,
-    sandboxes: &Sandboxes,
-    progress: &VertexProgress,
-    cancel: &CancellationToken,
+    surroundings: &Surroundings<'_>,
     remains: &mut Remains,
 ) -> Result<Vec<Snapshot>, OpError> {
+    let Surroundings {
+        store,
+        sandboxes,
+        progress,
+        cancel,
+    } = *surroundings;
     let plan = Plan::of(op, inputs, lent, store)?;
     let command = plan.step.args.join(" ");
     let output = |stream: Stream, bytes: Bytes| {

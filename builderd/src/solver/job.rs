@@ -340,17 +340,13 @@ impl Job {
                 // Dropping this future — a sibling failed, the client went away — must end the process too.
                 let cancel = self.cancel.child_token();
                 let _guard = cancel.clone().drop_guard();
-                let outputs = ops::exec::run(
-                    op,
-                    inputs,
-                    &lent,
+                let surroundings = ops::exec::Surroundings {
                     store,
-                    &self.sandboxes,
+                    sandboxes: &self.sandboxes,
                     progress,
-                    &cancel,
-                    remains,
-                )
-                .await?;
+                    cancel: &cancel,
+                };
+                let outputs = ops::exec::run(op, inputs, &lent, &surroundings, remains).await?;
                 store.remember(&key, &CachedResult::now(outputs.clone()));
                 Ok(Done {
                     outputs,

@@ -367,7 +367,7 @@ mod tests {
         let all = rule(Deny, Wildcard, "*", None);
         let denied = "source \"docker-image://a:1\" denied by policy: source denied by policy";
         assert_eq!(
-            applied(&[all.clone()], "docker-image://a:1"),
+            applied(std::slice::from_ref(&all), "docker-image://a:1"),
             Err(denied.to_owned())
         );
         let some = rule(Allow, Wildcard, "docker-image://a*", None);

@@ -58,7 +58,7 @@ pub enum HttpError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("failed to get {url}: status {status}{hint}")]
+    #[error("failed to get {url}: invalid response status {status}{hint}")]
     Status {
         url: String,
         status: http::StatusCode,

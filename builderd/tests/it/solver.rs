@@ -389,14 +389,17 @@ async fn a_root_with_the_same_layer_twice_runs() {
     let vertex = job.progress().internal_vertex("step");
     let store = world.solver.store();
     let cancel = tokio_util::sync::CancellationToken::new();
+    let surroundings = builderd::ops::exec::Surroundings {
+        store,
+        sandboxes: &sandboxes,
+        progress: &vertex,
+        cancel: &cancel,
+    };
     let outputs = builderd::ops::exec::run(
         &op,
         &[twice],
         &builderd::ops::exec::Lent::default(),
-        store,
-        &sandboxes,
-        &vertex,
-        &cancel,
+        &surroundings,
         &mut builderd::ops::remains::Remains::default(),
     )
     .await;

@@ -64,9 +64,10 @@ fn an_archive_is_a_context_and_anything_else_a_dockerfile() {
     build(&world, &server.url("/other.xz"))
         .failed()
         .said(&["is a xz archive, which is not supported: use gzip or zstd"]);
-    build(&world, &server.url("/nope"))
-        .failed()
-        .said(&["failed to read downloaded context", "/nope: status 404 Not Found"]);
+    build(&world, &server.url("/nope")).failed().said(&[
+        "failed to read downloaded context",
+        "/nope: invalid response status 404 Not Found",
+    ]);
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn what_cannot_be_done_is_refused_with_the_way_out() {
         ),
         (
             vec!["--dry-run", "--platform=linux/", "@/exhibits:attested"],
-            vec!["invalid part"],
+            vec!["is an invalid component of"],
         ),
         (
             vec![

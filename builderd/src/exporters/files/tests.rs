@@ -7,7 +7,6 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use registry::client::{Anonymous, Config};
 
-use super::super::Target;
 use super::walk::{listed, merged};
 use super::*;
 use crate::progress::Progress;
@@ -70,6 +69,11 @@ fn a_result_is_listed_merged_in_order_below_its_prefix() {
     assert_eq!(entries[4].content, None);
 }
 
+fn of_platforms(trees: &[Tree]) -> Vec<(String, Tree)> {
+    let ids = ["linux/amd64", "linux/arm64"].map(str::to_owned);
+    ids.into_iter().zip(trees.iter().cloned()).collect()
+}
+
 #[test]
 fn platforms_in_one_folder_may_share_folders_but_no_files() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -77,15 +81,20 @@ fn platforms_in_one_folder_may_share_folders_but_no_files() {
     std::fs::write(two.path().join("etc/c"), "").unwrap();
     let other = Tree::open(&[two.path().to_owned()], None, None).unwrap();
     let trees = vec![tree(one.path(), None), other.clone()];
-    check_collisions(trees.clone()).unwrap();
+    check_collisions(of_platforms(&trees)).unwrap();
     let paths: Vec<_> = merged(trees)
         .unwrap()
         .into_iter()
         .map(|found| found.path)
         .collect();
     assert_eq!(paths, ["etc", "etc/a", "etc/b", "etc/c", "etc/z", "link"]);
-    let error = check_collisions(vec![other.clone(), other]).unwrap_err();
-    assert_eq!(error.to_string(), "etc/c is in the results of several platforms");
+    let error = check_collisions(of_platforms(&[other.clone(), other])).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot overwrite etc/c from linux/amd64 with linux/arm64"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

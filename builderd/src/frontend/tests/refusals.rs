@@ -47,7 +47,7 @@ fn errors_name_their_lines() {
         ),
         (
             "FROM --platform=vax busybox",
-            "failed to parse platform vax: platform \"vax\" is neither a known operating system nor a known architecture: write it as os/architecture, like linux/arm64",
+            "failed to parse platform vax: platform \"vax\" is neither a known operating system nor a known architecture: write it as os/architecture, like linux/arm64: invalid argument",
             vec![1],
         ),
         (

@@ -349,7 +349,10 @@ async fn a_server_that_stops_half_way_gets_another_chance() {
     let error = world.load(&server.url("/a"), &[]).await.unwrap_err();
     assert_eq!(
         error,
-        format!("failed to get {}: status 404 Not Found", server.url("/a"))
+        format!(
+            "failed to get {}: invalid response status 404 Not Found",
+            server.url("/a")
+        )
     );
     assert_eq!(server.seen().len(), 1);
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -46,9 +46,13 @@ impl Fixture {
             transfer::send(walk, &mut requests, packets).await.unwrap();
             while requests.next().await.is_some() {}
         };
-        let files = Receiving::new(ReceiverStream::new(incoming).map(Ok), replies);
         let mut bytes = 0;
-        let receiving = receive(files, source, "key", &self.store, |received| bytes = received);
+        let incoming = ReceiverStream::new(incoming).map(|packet| {
+            bytes += packet.data.len() as u64;
+            Ok(packet)
+        });
+        let files = Receiving::new(incoming, replies);
+        let receiving = receive(files, source, "key", &self.store, |_| {});
         let both = async { tokio::join!(sending, receiving) };
         let ((), snapshot) = tokio::time::timeout(Duration::from_secs(60), both)
             .await

@@ -374,7 +374,7 @@ mod tests {
     fn a_hidden_folder_becomes_hidden_names() {
         let layers = Layers::new();
         let base = layers.layer("base", &[("dir/a", "1"), ("dir/sub/b", "2"), ("dir/keep", "3")]);
-        let top = layers.layer("top", &[("dir/keep", "4"), ("dir/sub/c", "5")]);
+        let top = layers.layer("top", &[("dir/keep", "another"), ("dir/sub/c", "5")]);
         assert!(!hides_folders(&top).unwrap());
         attributes::set_opaque(fs::File::open(top.join("dir")).unwrap()).unwrap();
         assert!(hides_folders(&top).unwrap());
