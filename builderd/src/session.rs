@@ -5,7 +5,6 @@
 //! session by id waits for it for a while, because a client opens it at the same time as it starts the build.
 
 mod agent;
-mod content;
 mod group;
 mod health;
 mod registry;

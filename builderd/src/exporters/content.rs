@@ -2,25 +2,20 @@
 //! already is not sent; the client itself writes the index over them.
 
 use bytes::Bytes;
-use futures::StreamExt;
 use registry::{Descriptor, Digest};
 
 use super::archive;
 use super::assemble::Assembled;
 use super::{Context, ExportError};
 use crate::progress::VertexProgress;
-use crate::session::Session;
+use crate::session::ContentStore;
 
 pub(super) async fn send(
     assembled: &Assembled,
     context: &Context<'_>,
     vertex: &VertexProgress,
 ) -> Result<(), ExportError> {
-    let session = context
-        .sessions
-        .content_store()
-        .await
-        .map_err(ExportError::Send)?;
+    let store = context.sessions.export_store().await.map_err(ExportError::Send)?;
     let status = vertex.status("sending blobs", "sending blobs");
     // What refers to others goes last, so that a folder never has half an image.
     for image in assembled.all() {
@@ -31,27 +26,27 @@ pub(super) async fn send(
                 source,
             })?;
             let descriptor = &layer.descriptor;
-            session
-                .write_blob(&descriptor.digest, descriptor.size, stream)
+            store
+                .write(&descriptor.digest, descriptor.size, stream)
                 .await
                 .map_err(ExportError::Send)?;
         }
-        document(&session, &image.config_descriptor, &image.config).await?;
+        document(&store, &image.config_descriptor, &image.config).await?;
         let manifest = &image.manifest;
-        document(&session, &manifest.descriptor(), &manifest.bytes).await?;
+        document(&store, &manifest.descriptor(), &manifest.bytes).await?;
     }
     if let Some(index) = &assembled.index {
-        document(&session, &index.descriptor(), &index.bytes).await?;
+        document(&store, &index.descriptor(), &index.bytes).await?;
     }
     status.complete();
     Ok(())
 }
 
-async fn document(session: &Session, descriptor: &Descriptor, bytes: &Bytes) -> Result<(), ExportError> {
+async fn document(store: &ContentStore, descriptor: &Descriptor, bytes: &Bytes) -> Result<(), ExportError> {
     let digest: &Digest = &descriptor.digest;
-    let stream = futures::stream::iter([Ok(bytes.clone())]).boxed();
-    session
-        .write_blob(digest, descriptor.size, stream)
+    let stream = futures::stream::iter([Ok(bytes.clone())]);
+    store
+        .write(digest, descriptor.size, stream)
         .await
         .map_err(ExportError::Send)
 }

@@ -106,14 +106,6 @@ impl Group {
         Ok(None)
     }
 
-    /// The client that takes blobs of an image.
-    pub async fn content_store(&self) -> Result<Arc<Session>, SessionError> {
-        let mut offering = self.offering(method::WRITE_CONTENT).await?.into_iter();
-        offering.next().ok_or(SessionError::Unsupported {
-            method: method::WRITE_CONTENT,
-        })
-    }
-
     /// The client that takes the output of the build.
     pub async fn receiver(&self) -> Result<Arc<Session>, SessionError> {
         self.offering(method::SEND_FILES)

@@ -1,4 +1,4 @@
-//! The content stores of a client: OCI layouts to build from, folders that hold a build cache.
+//! The content stores of a client: OCI layouts to build from, folders that hold a build cache or take an image.
 
 use std::io;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ use super::{Group, Session, SessionError};
 /// Messages on their way to a client that writes slowly.
 const IN_FLIGHT: usize = 4;
 const CHUNK: usize = 1 << 20;
+/// The store for the output of a build.
+const EXPORT: &str = "export";
 
 /// One content store of a client.
 #[derive(Clone, Debug)]
@@ -47,6 +49,18 @@ impl Group {
             failed(method::READ_CONTENT, Status::invalid_argument(text))
         })?;
         Ok(ContentStore { session, id })
+    }
+
+    /// The store of the first client that takes the blobs of an image.
+    pub async fn export_store(&self) -> Result<ContentStore, SessionError> {
+        let offering = self.offering(method::WRITE_CONTENT).await?;
+        let session = offering.into_iter().next().ok_or(SessionError::Unsupported {
+            method: method::WRITE_CONTENT,
+        })?;
+        Ok(ContentStore {
+            session,
+            id: AsciiMetadataValue::from_static(EXPORT),
+        })
     }
 }
 

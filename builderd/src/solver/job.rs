@@ -347,11 +347,7 @@ impl Job {
                     cancel: &cancel,
                 };
                 let outputs = ops::exec::run(op, inputs, &lent, &surroundings, remains).await?;
-                store.remember(&key, &CachedResult::now(outputs.clone()));
-                Ok(Done {
-                    outputs,
-                    cached: false,
-                })
+                Ok(self.made(&key, outputs))
             }
             Some(pb::op::Op::File(op)) => {
                 self.fetch(inputs, progress).await?;
@@ -385,7 +381,7 @@ impl Job {
             Some(pb::op::Op::Merge(op)) => {
                 progress.start();
                 let merged = ops::merge::run(op, inputs, store).await?;
-                Ok(self.made(&key, merged))
+                Ok(self.made(&key, vec![merged]))
             }
             Some(pb::op::Op::Diff(op)) => {
                 let pair = ops::diff::Pair::of(op, inputs)?;
@@ -394,7 +390,7 @@ impl Job {
                 }
                 progress.start();
                 let difference = ops::diff::run(pair, store).await?;
-                Ok(self.made(&key, difference))
+                Ok(self.made(&key, vec![difference]))
             }
             Some(pb::op::Op::Build(op)) => {
                 self.fetch(inputs, progress).await?;
@@ -414,8 +410,7 @@ impl Job {
         }
     }
 
-    fn made(&self, key: &CacheKey, output: Snapshot) -> Done {
-        let outputs = vec![output];
+    fn made(&self, key: &CacheKey, outputs: Vec<Snapshot>) -> Done {
         self.store.remember(key, &CachedResult::now(outputs.clone()));
         Done {
             outputs,
