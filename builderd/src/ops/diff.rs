@@ -6,7 +6,7 @@ use proto::pb;
 
 use super::merge::{portable, select};
 use super::{OpError, file};
-use crate::store::view::write_difference;
+use crate::store::view::{View, write_difference};
 use crate::store::{LayerId, NewLayer, Snapshot, Store};
 
 /// What a diff compares.
@@ -57,9 +57,13 @@ pub(super) fn write(
     store: &Store,
 ) -> Result<LayerId, OpError> {
     let draft = store.draft()?;
-    let view = |snapshot: &Snapshot| file::view_of(&topmost(snapshot), store).map_err(OpError::Diff);
-    write_difference(&view(lower)?, &view(upper)?, &draft.upper()).map_err(OpError::Diff)?;
+    write_difference(&view(lower, store)?, &view(upper, store)?, &draft.upper()).map_err(OpError::Diff)?;
     Ok(store.commit(draft, about)?)
+}
+
+/// The files of a snapshot in which a layer may be twice.
+pub(super) fn view(snapshot: &Snapshot, store: &Store) -> Result<View, OpError> {
+    file::view_of(&topmost(snapshot), store).map_err(OpError::Diff)
 }
 
 /// Of a layer that is there twice the upper occurrence hides the lower one.

@@ -1,7 +1,7 @@
 //! Merges: the files of several snapshots over each other, without copying any.
 //!
 //! What is merged is what the layers of each input do, deletions included, one after the other. A layer may lie on
-//! other files than those it was made on, so there it must not hide whole folders, only the names that it removed.
+//! other files than those it was made on, so there it must not hide whole folders, only the names that it removed, nor hold what its step left as it was.
 
 use proto::pb;
 
@@ -75,8 +75,12 @@ fn portable_layer(snapshot: &Snapshot, index: usize, store: &Store) -> Result<La
     {
         return Ok(known.clone());
     }
-    let portable = if view::hides_folders(&store.layer_folder(layer)).map_err(OpError::Diff)? {
-        let below = Snapshot::new(&snapshot.layers()[..index]);
+    let below = Snapshot::new(&snapshot.layers()[..index]);
+    let under = diff::view(&below, store)?;
+    let is_difference = view::is_difference(&store.layer_folder(layer), &under).map_err(OpError::Diff)?;
+    let portable = if is_difference {
+        layer.clone()
+    } else {
         let description = store
             .layer(layer)
             .map(|record| record.description)
@@ -86,8 +90,6 @@ fn portable_layer(snapshot: &Snapshot, index: usize, store: &Store) -> Result<La
             ..NewLayer::default()
         };
         diff::write(&below, &Snapshot::new(up_to_it), about, store)?
-    } else {
-        layer.clone()
     };
     let outputs = vec![Snapshot::default().with(portable.clone())];
     store.remember(&key, &CachedResult::now(outputs));

@@ -28,7 +28,7 @@ use std::sync::Arc;
 pub use attributes::Attributes;
 pub(super) use attributes::set_has_whiteouts;
 pub use contents::copy_contents;
-pub use difference::{hides_folders, write_copy, write_difference};
+pub use difference::{is_difference, write_copy, write_difference};
 pub use directory::Directory;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use overlay::{Folder, Overlay};

@@ -5,17 +5,14 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{Dir, FileType, Mode};
-
-use super::directory::OPEN_FOLDER;
+use super::copy_contents;
 use super::{Attributes, Directory, Entry, Folder, Kind, Metadata, Overlay, View, ViewError};
-use super::{attributes, copy_contents};
 
 /// The one attribute besides owner and mode whose change makes a file another one, as in image exports.
 const CAPABILITIES: &str = "security.capability";
@@ -62,23 +59,38 @@ fn write(lower: &View, upper: &View, into: &Path, sharing: Sharing) -> Result<()
     overlay.finish()
 }
 
-/// Whether a folder of this layer hides all that is below it.
-pub fn hides_folders(layer: &Path) -> Result<bool, ViewError> {
-    let mut pending = vec![layer.to_owned()];
-    while let Some(path) = pending.pop() {
-        let folder = rustix::fs::open(&path, OPEN_FOLDER, Mode::empty()).map_err(ViewError::read(&path))?;
-        if attributes::is_opaque(&folder).map_err(ViewError::read(&path))? {
-            return Ok(true);
-        }
-        for item in Dir::read_from(&folder).map_err(ViewError::read(&path))? {
-            let item = item.map_err(ViewError::read(&path))?;
-            let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(item.file_name().to_bytes());
-            if item.file_type() == FileType::Directory && super::is_plain_name(name) {
-                pending.push(path.join(name));
+/// Whether a layer on `below` is already what [`write_difference`] would make of it: it hides no folder as a whole, and
+/// has nothing that is the same below, as steps leave behind that move a file away and back.
+pub fn is_difference(layer: &Path, below: &View) -> Result<bool, ViewError> {
+    let root = Rc::new(View::open(&[layer.to_owned()])?.into_root());
+    let below = Rc::new(View::open(below.folders())?.into_root());
+    let mut pending = vec![(root, Some(below))];
+    while let Some((folder, below)) = pending.pop() {
+        for entry in folder.entries()? {
+            let same_name = match &below {
+                Some(below) => below.lookup(entry.name())?,
+                None => None,
+            };
+            if !entry.metadata().is_dir() {
+                if let Some(lower) = &same_name
+                    && is_same(lower, &entry)?
+                {
+                    return Ok(false);
+                }
+                continue;
             }
+            let inner = folder.open(&entry)?;
+            if inner.is_opaque()? {
+                return Ok(false);
+            }
+            let lower = match (&below, same_name) {
+                (Some(below), Some(lower)) if lower.metadata().is_dir() => Some(Rc::new(below.open(&lower)?)),
+                _ => None,
+            };
+            pending.push((Rc::new(inner), lower));
         }
     }
-    Ok(false)
+    Ok(true)
 }
 
 /// A folder of the upper view, and its place in the layer once something in it is different.
@@ -192,27 +204,7 @@ impl Difference<'_> {
         if self.lower.folders().get(lower.layer()) == self.upper.folders().get(upper.layer()) {
             return Ok(true);
         }
-        let (before, after) = (lower.metadata(), upper.metadata());
-        if !is_like(before, after)
-            || before.modified.seconds != after.modified.seconds
-            || capabilities(&lower.attributes()?) != capabilities(&upper.attributes()?)
-        {
-            return Ok(false);
-        }
-        let nanoseconds = (before.modified.nanoseconds, after.modified.nanoseconds);
-        match after.kind {
-            Kind::Symlink => Ok(lower.read_link()? == upper.read_link()?),
-            Kind::Regular if before.size != after.size => Ok(false),
-            Kind::Regular if before.size == 0 => Ok(true),
-            // Archives keep whole seconds only, which says too little.
-            Kind::Regular if nanoseconds == (0, 0) => {
-                have_equal_bytes(lower.open_file()?, upper.open_file()?).map_err(|source| ViewError::Read {
-                    path: upper.path().to_owned(),
-                    source,
-                })
-            }
-            _ => Ok(nanoseconds.0 == nanoseconds.1),
-        }
+        is_same(lower, upper)
     }
 
     /// Puts anything but a folder into the layer.
@@ -260,6 +252,30 @@ fn stamp_folder(folder: &Folder, source: &Directory) -> Result<(), ViewError> {
     folder.set_own_time(metadata.modified)
 }
 
+/// Whether two files of one name, in different layers, are the same.
+fn is_same(lower: &Entry, upper: &Entry) -> Result<bool, ViewError> {
+    let (before, after) = (lower.metadata(), upper.metadata());
+    if !is_like(before, after)
+        || before.modified.seconds != after.modified.seconds
+        || capabilities(&lower.attributes()?) != capabilities(&upper.attributes()?)
+    {
+        return Ok(false);
+    }
+    let nanoseconds = (before.modified.nanoseconds, after.modified.nanoseconds);
+    match after.kind {
+        Kind::Symlink => Ok(lower.read_link()? == upper.read_link()?),
+        Kind::Regular if before.size != after.size => Ok(false),
+        Kind::Regular if before.size == 0 => Ok(true),
+        // Archives keep whole seconds only, which says too little.
+        Kind::Regular if nanoseconds == (0, 0) => have_equal_bytes(lower.open_file()?, upper.open_file()?)
+            .map_err(|source| ViewError::Read {
+                path: upper.path().to_owned(),
+                source,
+            }),
+        _ => Ok(nanoseconds.0 == nanoseconds.1),
+    }
+}
+
 fn is_like(before: &Metadata, after: &Metadata) -> bool {
     let of = |metadata: &Metadata| {
         (
@@ -300,6 +316,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
+    use super::super::attributes;
     use super::*;
 
     struct Layers(tempfile::TempDir);
@@ -375,13 +392,31 @@ mod tests {
         let layers = Layers::new();
         let base = layers.layer("base", &[("dir/a", "1"), ("dir/sub/b", "2"), ("dir/keep", "3")]);
         let top = layers.layer("top", &[("dir/keep", "another"), ("dir/sub/c", "5")]);
-        assert!(!hides_folders(&top).unwrap());
+        let is_difference = |layer: &Path| {
+            let below = View::open(std::slice::from_ref(&base)).unwrap();
+            super::is_difference(layer, &below).unwrap()
+        };
+        assert!(is_difference(&top));
         attributes::set_opaque(fs::File::open(top.join("dir")).unwrap()).unwrap();
-        assert!(hides_folders(&top).unwrap());
+        assert!(!is_difference(&top));
         let made = layers.difference(&[&base], &[&base, &top]);
-        assert!(!hides_folders(&made).unwrap());
+        assert!(is_difference(&made));
         assert_eq!(names(&made.join("dir")), ["-a", "keep", "sub"]);
         assert_eq!(names(&made.join("dir/sub")), ["-b", "c"]);
+    }
+
+    #[test]
+    fn a_file_that_came_back_is_no_difference() {
+        let layers = Layers::new();
+        let base = layers.layer("base", &[("dir/moved", "1"), ("other/kept", "2")]);
+        let top = layers.layer("top", &[("dir/moved", "1"), ("other/new", "3")]);
+        let time = fs::metadata(base.join("dir/moved")).unwrap().modified().unwrap();
+        let copy = fs::File::options().write(true).open(top.join("dir/moved"));
+        copy.unwrap().set_modified(time).unwrap();
+        assert!(!is_difference(&top, &View::open(std::slice::from_ref(&base)).unwrap()).unwrap());
+        let made = layers.difference(&[&base], &[&base, &top]);
+        assert_eq!(names(&made), ["other"]);
+        assert_eq!(names(&made.join("other")), ["new"]);
     }
 
     #[test]

@@ -78,6 +78,14 @@ impl Directory {
         }
     }
 
+    /// Whether its highest layer hides what lower ones have in it.
+    pub(super) fn is_opaque(&self) -> Result<bool, ViewError> {
+        match self.parts.first() {
+            Some(top) => attributes::is_opaque(&top.fd).map_err(ViewError::read(&self.path)),
+            None => Ok(false),
+        }
+    }
+
     pub fn lookup(&self, name: &OsStr) -> Result<Option<Entry>, ViewError> {
         if !super::is_plain_name(name) {
             return Ok(None);
