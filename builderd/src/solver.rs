@@ -23,6 +23,7 @@ mod remote;
 mod rules;
 mod sbom;
 mod schedule;
+mod seen;
 mod source_meta;
 mod source_time;
 

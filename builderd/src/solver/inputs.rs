@@ -120,7 +120,7 @@ impl Job {
             Some((HTTP | HTTPS, _)) => {
                 let request = self.download(source, progress)?;
                 let _flight = self.solver().flights().lock(request.flight()).await;
-                let loaded = request.load().await?;
+                let loaded = self.loaded(&request).await?;
                 note(Material::Http {
                     url: source.identifier.clone(),
                     digest: loaded.digest.clone(),
@@ -207,7 +207,7 @@ impl Job {
             progress.clone(),
         )
         .await?;
-        let resolved = request.resolve().await?;
+        let resolved = self.resolved(&request).await?;
         self.notes().material(
             &vertex.digest,
             Material::Git {
@@ -245,7 +245,7 @@ impl Job {
             let store = self.store().clone();
             let request =
                 git::Request::open(Git::default(), source, self.sessions(), store, progress.clone()).await?;
-            let mut resolved = request.resolve().await?;
+            let mut resolved = self.resolved(&request).await?;
             let objects = match wanted {
                 WantedObjects::None => Objects::default(),
                 WantedObjects::All => request.objects(&mut resolved).await?,
@@ -284,6 +284,30 @@ impl Job {
         })
     }
 
+    /// The file as this build has seen it already, unless it now demands another one.
+    async fn loaded(&self, request: &http::Request<'_>) -> Result<Loaded, HttpError> {
+        let (key, wanted) = (request.source.identity(), request.source.checksum.as_ref());
+        if let Some(seen) = self.seen().file(&key)
+            && wanted.is_none_or(|wanted| *wanted == seen.digest)
+        {
+            return Ok(seen);
+        }
+        let loaded = request.load().await?;
+        self.seen().keep_file(key, &loaded);
+        Ok(loaded)
+    }
+
+    /// What a repository's reference named when this build first asked.
+    async fn resolved(&self, request: &git::Request) -> Result<Resolved, GitError> {
+        let key = request.source().identity();
+        if let Some(seen) = self.seen().reference(&key) {
+            return Ok(seen);
+        }
+        let resolved = request.resolve().await?;
+        self.seen().keep_reference(key, &resolved);
+        Ok(resolved)
+    }
+
     /// Gets a file, in a vertex of its own; if it is wanted, with another digest of it and some more bytes.
     pub(super) async fn resolve_file(
         &self,
@@ -296,7 +320,7 @@ impl Job {
         let resolve = async {
             let request = self.download(source, &progress)?;
             let _flight = self.solver().flights().lock(request.flight()).await;
-            let loaded = request.load().await?;
+            let loaded = self.loaded(&request).await?;
             let digest = match checksum {
                 Some((algorithm, suffix)) => Some(request.checksum(&loaded, algorithm, suffix).await?),
                 None => None,

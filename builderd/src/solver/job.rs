@@ -16,6 +16,7 @@ use super::provenance::Notes;
 use super::remote::Caches;
 use super::rules::Rules;
 use super::schedule::{self, Outputs};
+use super::seen::Seen;
 use super::{Failure, SolveError, Solver, cache_key, platforms};
 use crate::executor::Sandboxes;
 use crate::executor::step::{NetworkMode, SecurityMode};
@@ -54,6 +55,7 @@ pub struct Job {
     /// What clients were told about, by id.
     references: Mutex<HashMap<Arc<str>, Reference>>,
     notes: Notes,
+    seen: Seen,
     /// What failed operations left that clients were told about, by id.
     remnants: Mutex<HashMap<String, Told>>,
     progress: Progress,
@@ -93,6 +95,7 @@ impl Job {
             caches: Caches::default(),
             references: Mutex::default(),
             notes: Notes::default(),
+            seen: Seen::default(),
             remnants: Mutex::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
@@ -133,6 +136,10 @@ impl Job {
     /// What provenance will tell.
     pub fn notes(&self) -> &Notes {
         &self.notes
+    }
+
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     pub fn cancellation(&self) -> &CancellationToken {

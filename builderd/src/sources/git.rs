@@ -224,6 +224,14 @@ impl GitSource {
         without_credentials(&self.url.remote)
     }
 
+    /// What the source is to a build, which asks once what its reference names.
+    pub fn identity(&self) -> CacheKey {
+        let by_commit = if self.fetch_by_commit { "by commit" } else { "" };
+        let checksum = self.checksum.as_deref().unwrap_or_default();
+        let parts = [VERSION, &self.url.remote, &self.reference, checksum, by_commit];
+        CacheKey::new("git reference", parts)
+    }
+
     /// Under what the layer of a resolved source is known.
     pub fn cache_key(&self, resolved: &Resolved) -> CacheKey {
         let mut parts = vec![VERSION, resolved.tree_of(self.keeps_git_dir())];
@@ -348,17 +356,26 @@ impl Request {
 
     /// Brings the files of a commit into a layer.
     pub async fn check_out(&self, resolved: &Resolved) -> Result<Snapshot, GitError> {
-        let fetched = Fetched::get(
-            self,
-            &self.source.url.remote,
-            resolved,
-            self.source.fetch_by_commit,
-        )
-        .await?;
+        let fetched = self.fetched(resolved).await?;
         if let Some(expected) = &self.source.checksum {
             fetched.check(expected).await?;
         }
         checkout::check_out(self, fetched, resolved).await
+    }
+
+    /// The repository here, with what was resolved.
+    async fn fetched(&self, resolved: &Resolved) -> Result<Fetched<'_>, GitError> {
+        let (url, only_by_name) = (&self.source.url.remote, self.source.fetch_by_commit);
+        match (
+            Fetched::get(self, url, resolved, only_by_name).await,
+            &resolved.commit,
+        ) {
+            // The tag was replaced since we asked. Its commit may still be there, and has the same files.
+            (Err(GitError::NoCommit { .. }), Some(commit)) if !self.source.keeps_git_dir() => {
+                Fetched::get(self, url, &Resolved::commit(commit), true).await
+            }
+            (fetched, _) => fetched,
+        }
     }
 
     /// What the reference is, with its commit and its tag as git stores them.

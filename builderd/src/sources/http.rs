@@ -1,10 +1,11 @@
 //! `http://` and `https://` sources: one file at a URL, as an immutable layer with nothing but that file in it.
 //!
 //! A file is known by its digest. One whose digest the build demands is not asked for again once it is here; for any
-//! other the server is asked whether it has changed, with the tag and the date it gave last time. A host of its own
+//! other the server is asked whether it has changed, with the tag (by `HEAD`) or the date it gave last time. A host of its own
 //! name stands for files that come once through the client's session.
 
 mod download;
+mod encoding;
 mod keep;
 mod name;
 #[cfg(test)]
@@ -186,6 +187,12 @@ impl HttpSource {
             parts.push(format!("{name}: {value:?}"));
         }
         CacheKey::new("http address", parts)
+    }
+
+    /// What the source is to a build, which takes it from the server once.
+    pub fn identity(&self) -> CacheKey {
+        let place = self.place().to_string();
+        CacheKey::new("http source", [place].into_iter().chain(self.appearance()))
     }
 
     /// Under what the layer of a file with a demanded digest is known.

@@ -19,7 +19,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    fn commit(name: &str) -> Self {
+    pub(super) fn commit(name: &str) -> Self {
         Self {
             reference: name.to_owned(),
             object: name.to_owned(),

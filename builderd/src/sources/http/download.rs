@@ -10,11 +10,13 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::header::{
-    AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION,
+    ACCEPT_ENCODING, AUTHORIZATION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LOCATION,
 };
 use http::{Method, StatusCode};
 use reqwest::Url;
 
+use super::encoding;
 use super::keep::Known;
 use super::{HttpError, HttpSource};
 use crate::session::{Group, Secret, UPLOAD_HOST, method};
@@ -194,10 +196,66 @@ impl Downloader {
     }
 
     async fn get_once(&self, call: &Call, known: Option<&Known>) -> Result<Answer, HttpError> {
+        if let Some(known) = known.filter(|known| known.etag.is_some())
+            && self.is_unchanged(call, known).await
+        {
+            return Ok(Answer::Unchanged);
+        }
+        let response = self.ask(call, &Method::GET, known).await?;
+        let status = response.status();
+        if status == StatusCode::NOT_MODIFIED && known.is_some() {
+            return Ok(Answer::Unchanged);
+        }
+        if !status.is_success() {
+            return Err(call.refused(status));
+        }
+        if known.is_some_and(|known| has_tag(response.headers(), known)) {
+            return Ok(Answer::Unchanged);
+        }
+        Ok(Answer::File(Box::new(Response {
+            headers: response.headers().clone(),
+            length: response
+                .content_length()
+                .filter(|_| !encoding::is_packed(response.headers())),
+            body: encoding::unpacked(
+                &response.headers().clone(),
+                response
+                    .bytes_stream()
+                    .map_err(|error| error.without_url().into())
+                    .boxed(),
+            ),
+        })))
+    }
+
+    /// Whether the server says so without being asked for the file. One that answers anything else is asked for it.
+    async fn is_unchanged(&self, call: &Call, known: &Known) -> bool {
+        match self.ask(call, &Method::HEAD, Some(known)).await {
+            Ok(response) => match response.status() {
+                StatusCode::NOT_MODIFIED => true,
+                // Some servers give tags but do not look at those that are sent to them.
+                StatusCode::OK => has_tag(response.headers(), known),
+                _ => false,
+            },
+            Err(error) => {
+                tracing::debug!(url = %call.shown, %error, "no answer to HEAD");
+                false
+            }
+        }
+    }
+
+    /// Asks, wherever the server sends us.
+    async fn ask(
+        &self,
+        call: &Call,
+        method: &Method,
+        known: Option<&Known>,
+    ) -> Result<reqwest::Response, HttpError> {
         let client = self.client()?;
         let mut url = call.url.clone();
         for _ in 0..=self.limits.redirects {
-            let mut request = client.request(Method::GET, url.clone());
+            let mut request = client
+                .request(method.clone(), url.clone())
+                .header(ACCEPT_ENCODING, encoding::ACCEPTED);
             for (name, value) in &call.headers {
                 request = request.header(name, value);
             }
@@ -220,33 +278,15 @@ impl Downloader {
                     url: call.shown(),
                     source: source.without_url(),
                 })?;
-            let status = response.status();
-            if status == StatusCode::NOT_MODIFIED && known.is_some() {
-                return Ok(Answer::Unchanged);
+            match response.headers().get(LOCATION) {
+                Some(location)
+                    if response.status().is_redirection()
+                        && response.status() != StatusCode::NOT_MODIFIED =>
+                {
+                    url = target(call, &url, location)?;
+                }
+                _ => return Ok(response),
             }
-            if status.is_redirection()
-                && let Some(location) = response.headers().get(LOCATION)
-            {
-                url = target(call, &url, location)?;
-                continue;
-            }
-            if !status.is_success() {
-                return Err(call.refused(status));
-            }
-            // Some servers give tags but do not look at those that are sent to them.
-            if let Some(tag) = known.and_then(|known| known.etag.as_deref())
-                && tag_of(response.headers()).as_deref() == Some(tag)
-            {
-                return Ok(Answer::Unchanged);
-            }
-            return Ok(Answer::File(Box::new(Response {
-                headers: response.headers().clone(),
-                length: response.content_length(),
-                body: response
-                    .bytes_stream()
-                    .map_err(|error| error.without_url().into())
-                    .boxed(),
-            })));
         }
         Err(HttpError::Redirects {
             url: call.shown(),
@@ -297,6 +337,11 @@ fn conditions(known: &Known) -> Vec<(HeaderName, HeaderValue)> {
         .chain(date)
         .filter_map(|(name, value)| Some((name, HeaderValue::from_str(value).ok()?)))
         .collect()
+}
+
+fn has_tag(headers: &HeaderMap, known: &Known) -> bool {
+    let tag = known.etag.as_deref();
+    tag.is_some() && tag_of(headers).as_deref() == tag
 }
 
 /// The tag of a file. That it is a weak one makes no difference to us.

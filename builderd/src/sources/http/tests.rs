@@ -21,7 +21,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(answer: impl Fn(&str, usize) -> String + Send + Sync + 'static) -> Self {
+    async fn start<A: Into<Vec<u8>> + 'static>(
+        answer: impl Fn(&str, usize) -> A + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -44,9 +46,9 @@ impl Server {
                     log.push(request.clone());
                     log.len()
                 };
-                let text = answer(&request, number);
-                stream.write_all(text.as_bytes()).await.unwrap();
-                if text.is_empty() {
+                let answer: Vec<u8> = answer(&request, number).into();
+                stream.write_all(&answer).await.unwrap();
+                if answer.is_empty() {
                     waiting.push(stream);
                 }
             }
@@ -178,7 +180,58 @@ async fn a_file_is_asked_for_again_only_if_it_has_changed() {
     let server = Server::start(|_, number| ok(&format!("ETag: \"{number}\"\r\n"), &number.to_string())).await;
     world.load(&server.url("/a"), &[]).await.unwrap();
     let second = world.load(&server.url("/a"), &[]).await.unwrap();
-    assert_eq!(world.content(&second), "2");
+    assert_eq!(world.content(&second), "3");
+    let methods: Vec<String> = server
+        .seen()
+        .iter()
+        .map(|request| request[..4].to_owned())
+        .collect();
+    assert_eq!(methods, ["get ", "head", "get "]);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_head_is_asked_for_the_file() {
+    let (world, _session) = with_client().await;
+    let server = Server::start(|request, number| match number {
+        _ if request.starts_with("head") => "HTTP/1.1 405 X\r\nConnection: close\r\n\r\n".to_owned(),
+        1 => ok("ETag: \"one\"\r\n", "content"),
+        _ => ok("ETag: \"two\"\r\n", "changed"),
+    })
+    .await;
+    world.load(&server.url("/a"), &[]).await.unwrap();
+    let second = world.load(&server.url("/a"), &[]).await.unwrap();
+    assert_eq!(world.content(&second), "changed");
+}
+
+#[tokio::test]
+async fn a_file_that_is_packed_for_the_way_is_unpacked() {
+    let (world, _session) = with_client().await;
+    let content = "many ".repeat(100_000);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, content.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    let whole = packed.len();
+    for (sent, expected) in [(whole, None), (whole - 9, Some("its gzip encoding is broken"))] {
+        let body = packed[..sent].to_vec();
+        let server = Server::start(move |request, _| {
+            assert!(request.contains("accept-encoding: gzip\r\n"));
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\n";
+            [
+                format!("{head}Content-Length: {}\r\n\r\n", body.len()).into_bytes(),
+                body.clone(),
+            ]
+            .concat()
+        })
+        .await;
+        let digest = Digest::of(content.as_bytes());
+        let loaded = world
+            .load(&server.url("/a"), &[("http.checksum", digest.as_str())])
+            .await;
+        match expected {
+            None => assert_eq!(world.content(&loaded.unwrap()), content),
+            Some(problem) => assert!(loaded.unwrap_err().contains(problem)),
+        }
+    }
 }
 
 #[tokio::test]
