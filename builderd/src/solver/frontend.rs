@@ -144,6 +144,10 @@ impl Job {
         scope: &Arc<Scope>,
     ) -> Result<Outcome, SolveError> {
         let scope = scope.child(self.asked(&request.frontend, &request.attributes, &request.inputs));
+        let imports = super::remote::imports(&request.attributes).map_err(|error| {
+            SolveError::Request(format!("invalid frontend attribute cache-imports: {error}"))
+        })?;
+        self.import_caches(imports).await;
         let session = self
             .sessions()
             .ids()

@@ -4,6 +4,7 @@
 //! format wants them: each result is a record with a digest and links to the records of its inputs. A source counts by
 //! its content, every other operation by its bytes. They are computed only for builds that import or export a cache.
 
+mod attributes;
 mod export;
 mod format;
 mod import;
@@ -22,6 +23,7 @@ use crate::session::SessionError;
 use crate::sources::image::FetchError;
 use crate::store::LayerError;
 
+pub(super) use attributes::imports;
 pub(super) use format::INLINE;
 use import::Imported;
 pub(super) use matching::answer;
