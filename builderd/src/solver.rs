@@ -7,6 +7,7 @@
 mod attest;
 pub mod cache_key;
 mod container;
+mod content_key;
 mod devices;
 mod error;
 mod export;

@@ -4,6 +4,7 @@
 //! becomes a layer on top of the mount's input. A step that fails or is cancelled leaves nothing.
 
 mod caches;
+mod content;
 mod secrets;
 mod ssh;
 
@@ -25,6 +26,7 @@ use crate::progress::{LogStream, VertexProgress};
 use crate::store::{LayerDraft, NewLayer, Snapshot, Store};
 
 pub use caches::Caches;
+pub use content::{bases, content_key};
 pub use secrets::Secrets;
 pub use ssh::Agents;
 

@@ -62,6 +62,12 @@ impl FileOpError {
     }
 }
 
+impl From<ViewError> for FileOpError {
+    fn from(error: ViewError) -> Self {
+        Problem::View(error).into()
+    }
+}
+
 impl From<Problem> for FileOpError {
     fn from(problem: Problem) -> Self {
         Self {

@@ -30,7 +30,8 @@ pub fn portable(op: &pb::Op) -> Digest {
     Digest::of(&[&b"trimaran "[..], &VERSION.to_le_bytes(), &operation(op)].concat())
 }
 
-fn operation(op: &pb::Op) -> Vec<u8> {
+/// What of an operation counts, whatever its inputs.
+pub fn operation(op: &pb::Op) -> Vec<u8> {
     let mut op = op.clone();
     op.inputs.clear();
     op.constraints = None;

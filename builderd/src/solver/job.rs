@@ -340,6 +340,10 @@ impl Job {
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
                 self.check_sources(op, inputs, remains).await?;
+                let content_key = self.step_content_key(op, &vertex.op, inputs).await?;
+                if !fresh && let Some(hit) = self.recall_content(&key, content_key) {
+                    return Ok(hit);
+                }
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
                 let lent = self.lent(op, inputs, fresh).await?;
                 let _turn = self.solver.step_turn().await;
@@ -354,17 +358,15 @@ impl Job {
                     cancel: &cancel,
                 };
                 let outputs = ops::exec::run(op, inputs, &lent, &surroundings, remains).await?;
-                Ok(self.made(&key, outputs))
+                let done = self.made(&key, outputs);
+                self.remember_content(content_key, &done);
+                Ok(done)
             }
             Some(pb::op::Op::File(op)) => {
                 self.fetch(inputs, progress).await?;
                 let content_key = self.content_key(op, inputs).await?;
-                if !fresh && let Some(hit) = content_key.and_then(|key| store.lookup(&key)) {
-                    store.remember(&key, &hit);
-                    return Ok(Done {
-                        outputs: hit.outputs,
-                        cached: true,
-                    });
+                if !fresh && let Some(hit) = self.recall_content(&key, content_key) {
+                    return Ok(hit);
                 }
                 progress.start();
                 let outputs = match ops::file::run(op.clone(), inputs.to_vec(), store.clone()).await {
@@ -375,15 +377,9 @@ impl Job {
                         return Err(error.into());
                     }
                 };
-                let result = CachedResult::now(outputs.clone());
-                store.remember(&key, &result);
-                if let Some(content_key) = content_key {
-                    store.remember(&content_key, &result);
-                }
-                Ok(Done {
-                    outputs,
-                    cached: false,
-                })
+                let done = self.made(&key, outputs);
+                self.remember_content(content_key, &done);
+                Ok(done)
             }
             Some(pb::op::Op::Merge(op)) => {
                 progress.start();
@@ -423,18 +419,6 @@ impl Job {
             outputs,
             cached: false,
         }
-    }
-
-    /// The second key of a file operation: by what it takes from its sources, so that other changes there do not matter.
-    async fn content_key(&self, op: &pb::FileOp, inputs: &[Snapshot]) -> Result<Option<CacheKey>, OpError> {
-        let from = inputs.last().and_then(|snapshot| snapshot.layers().last());
-        let snapshot = from.map_or_else(|| "scratch".to_owned(), |layer| layer.as_str().to_owned());
-        let (op, inputs, store) = (op.clone(), inputs.to_vec(), self.store.clone());
-        let pool = store.pool().clone();
-        let content = pool
-            .run(move || ops::file::content_key(&op, &inputs, &store))
-            .await?;
-        content.map_err(|source| OpError::CacheKey { snapshot, source })
     }
 
     /// Before the first step: a build for a platform that cannot run fails before it has run anything.

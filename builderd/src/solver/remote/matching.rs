@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use proto::pb;
 use proto::pb::op::Op;
 use registry::Digest;
 
+use super::format::CacheRecord;
 use super::{Place, lock};
 use crate::graph::{Edge, Graph, Vertex};
-use crate::ops::file;
+use crate::ops::{exec, file};
 use crate::solver::schedule::{self, Outputs};
 use crate::solver::{Job, SolveError, cache_key};
 use crate::store::{LayerId, Snapshot, Store};
@@ -126,29 +126,13 @@ async fn places(job: &Job, vertex: &Vertex, output: usize) -> BTreeSet<Place> {
     }
     let imported = job.remote_caches().imported();
     for form in forms(job, vertex, output).await {
-        let inputs: Vec<Arc<BTreeSet<Place>>> = {
-            let graph = job.graph();
-            let matched = lock(&job.remote_caches().matched);
-            form.inputs
-                .iter()
-                .map(|edge| {
-                    let key = (graph.vertex(edge.vertex).digest.clone(), edge.output);
-                    matched.get(&key).cloned().unwrap_or_default()
-                })
-                .collect()
-        };
+        let inputs = places_of(job, &form.inputs);
         for (number, cache) in imported.iter().enumerate() {
             for index in cache.by_digest.get(&form.digest).into_iter().flatten() {
                 let Some(record) = cache.records.get(*index) else {
                     continue;
                 };
-                let fits = record.inputs.len() == inputs.len()
-                    && record.inputs.iter().zip(&inputs).all(|(links, places)| {
-                        links
-                            .iter()
-                            .any(|link| link.selector.is_empty() && places.contains(&(number, link.link)))
-                    });
-                if fits {
+                if fits(record, number, &inputs) {
                     found.insert((number, *index));
                 }
             }
@@ -172,31 +156,102 @@ pub(super) async fn forms(job: &Job, vertex: &Vertex, output: usize) -> Vec<Form
                 inputs: Vec::new(),
             })
             .collect(),
-        Some(Op::File(op)) => {
+        _ => {
+            let whole = with_output(cache_key::portable(&vertex.op));
+            let bases = bases(vertex);
+            let by_content = match content {
+                Some(digest) => vec![with_output(digest)],
+                None => synonyms(job, vertex, output, &bases),
+            };
             let mut forms = vec![Form {
-                digest: with_output(cache_key::portable(&vertex.op)),
+                digest: whole,
                 inputs: vertex.inputs.clone(),
             }];
-            let bases = file::bases(op, vertex.inputs.len());
-            forms.extend(content.map(|digest| {
-                Form {
-                    digest: with_output(digest),
-                    inputs: bases
-                        .iter()
-                        .filter_map(|index| vertex.inputs.get(*index).copied())
-                        .collect(),
-                }
+            forms.extend(by_content.into_iter().map(|digest| Form {
+                digest,
+                inputs: bases.clone(),
             }));
             forms
         }
-        _ => vec![Form {
-            digest: with_output(cache_key::portable(&vertex.op)),
-            inputs: vertex.inputs.clone(),
-        }],
     }
 }
 
-/// The digest of a source by its content, or of a file operation by that of the files it takes; once for each vertex.
+/// The inputs that do not count by the files that an operation takes from them.
+fn bases(vertex: &Vertex) -> Vec<Edge> {
+    let count = vertex.inputs.len();
+    let indices = match &vertex.op.op {
+        Some(Op::File(op)) => file::bases(op, count),
+        Some(Op::Exec(op)) => exec::bases(op, count).unwrap_or_else(|_| (0..count).collect()),
+        _ => (0..count).collect(),
+    };
+    let inputs = indices.into_iter();
+    inputs
+        .filter_map(|index| vertex.inputs.get(index).copied())
+        .collect()
+}
+
+/// The names by content that caches have for an output, whose files nobody brought here: records of the same result. So
+/// a cache that is imported and exported again loses none of its names.
+fn synonyms(job: &Job, vertex: &Vertex, output: usize, bases: &[Edge]) -> Vec<Digest> {
+    if bases.len() == vertex.inputs.len() {
+        return Vec::new();
+    }
+    let key = (vertex.digest.clone(), output);
+    let Some(places) = lock(&job.remote_caches().matched).get(&key).cloned() else {
+        return Vec::new();
+    };
+    let inputs = places_of(job, bases);
+    let imported = job.remote_caches().imported();
+    let mut found: Vec<Digest> = Vec::new();
+    for (number, record) in places.iter() {
+        let Some((cache, record)) = imported
+            .get(*number)
+            .and_then(|cache| Some((cache, cache.records.get(*record)?)))
+        else {
+            continue;
+        };
+        if record.results.is_empty() && record.chains.is_empty() {
+            continue;
+        }
+        let same = cache.records.iter().filter(|other| {
+            other.digest != record.digest
+                && other.results == record.results
+                && other.chains == record.chains
+                && fits(other, *number, &inputs)
+        });
+        for other in same {
+            if !found.contains(&other.digest) {
+                found.push(other.digest.clone());
+            }
+        }
+    }
+    found
+}
+
+/// The records that stand for outputs.
+fn places_of(job: &Job, edges: &[Edge]) -> Vec<Arc<BTreeSet<Place>>> {
+    let graph = job.graph();
+    let matched = lock(&job.remote_caches().matched);
+    edges
+        .iter()
+        .map(|edge| {
+            let key = (graph.vertex(edge.vertex).digest.clone(), edge.output);
+            matched.get(&key).cloned().unwrap_or_default()
+        })
+        .collect()
+}
+
+/// Whether a record of a cache is linked to records that stand for these inputs.
+fn fits(record: &CacheRecord, cache: usize, inputs: &[Arc<BTreeSet<Place>>]) -> bool {
+    record.inputs.len() == inputs.len()
+        && record.inputs.iter().zip(inputs).all(|(links, places)| {
+            links
+                .iter()
+                .any(|link| link.selector.is_empty() && places.contains(&(cache, link.link)))
+        })
+}
+
+/// The digest of a source by its content, or of an operation by that of the files it takes; once for each vertex.
 async fn content(job: &Job, vertex: &Vertex) -> Option<Digest> {
     if let Some(known) = lock(&job.remote_caches().contents).get(&vertex.digest) {
         return known.clone();
@@ -208,7 +263,7 @@ async fn content(job: &Job, vertex: &Vertex) -> Option<Digest> {
             let snapshot = job.finished(&vertex.digest)?.first().cloned()?;
             pool.run(move || of_source(&snapshot, &store)).await.ok()?
         }
-        Some(Op::File(op)) => {
+        Some(op @ (Op::File(_) | Op::Exec(_))) if bases(vertex).len() < vertex.inputs.len() => {
             let inputs: Vec<Option<Snapshot>> = {
                 let graph = job.graph();
                 let inputs = vertex.inputs.iter();
@@ -221,8 +276,10 @@ async fn content(job: &Job, vertex: &Vertex) -> Option<Digest> {
                     })
                     .collect()
             };
-            let op = op.clone();
-            pool.run(move || of_files(&op, &inputs, &store)).await.ok()?
+            let (op, operation) = (op.clone(), cache_key::operation(&vertex.op));
+            pool.run(move || of_files(&op, &operation, &inputs, &store))
+                .await
+                .ok()?
         }
         _ => None,
     };
@@ -245,8 +302,12 @@ fn of_source(snapshot: &Snapshot, store: &Store) -> Option<Digest> {
         .map(|sum| Digest::of(&[&b"files "[..], &sum].concat()))
 }
 
-fn of_files(op: &pb::FileOp, inputs: &[Option<Snapshot>], store: &Store) -> Option<Digest> {
-    let bases = file::bases(op, inputs.len());
+fn of_files(op: &Op, operation: &[u8], inputs: &[Option<Snapshot>], store: &Store) -> Option<Digest> {
+    let bases = match op {
+        Op::File(op) => file::bases(op, inputs.len()),
+        Op::Exec(op) => exec::bases(op, inputs.len()).ok()?,
+        _ => return None,
+    };
     let mut snapshots = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
         if bases.contains(&index) {
@@ -259,6 +320,11 @@ fn of_files(op: &pb::FileOp, inputs: &[Option<Snapshot>], store: &Store) -> Opti
         }
         snapshots.push(input);
     }
-    let key = file::content_key(op, &snapshots, store).ok().flatten()?;
+    let key = match op {
+        Op::File(op) => file::content_key(op, &snapshots, store).ok(),
+        Op::Exec(op) => exec::content_key(op, operation, &snapshots, store).ok(),
+        _ => None,
+    };
+    let key = key.flatten()?;
     Some(Digest::of(&[&b"taken "[..], key.as_bytes()].concat()))
 }
