@@ -14,7 +14,8 @@ use thiserror::Error;
 
 /// Operating system, architecture and variant, with the field names of the OCI image specification.
 ///
-/// The variant is empty where the architecture alone says it all.
+/// The variant is empty where the architecture alone says it all, and so is the version of the operating system: images
+/// of Windows have one, `windows(10.0.20348)/amd64`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "Spelling")]
 pub struct Platform {
@@ -22,6 +23,8 @@ pub struct Platform {
     architecture: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     variant: String,
+    #[serde(rename = "os.version", skip_serializing_if = "String::is_empty")]
+    os_version: String,
 }
 
 /// A platform as somebody wrote it, before normalisation.
@@ -33,11 +36,14 @@ struct Spelling {
     architecture: String,
     #[serde(default)]
     variant: String,
+    #[serde(rename = "os.version", default)]
+    os_version: String,
 }
 
 impl From<Spelling> for Platform {
     fn from(spelling: Spelling) -> Self {
         Self::new(&spelling.os, &spelling.architecture, &spelling.variant)
+            .with_os_version(&spelling.os_version)
     }
 }
 
@@ -70,6 +76,16 @@ impl Platform {
             os: normal_os(os),
             architecture,
             variant,
+            os_version: String::new(),
+        }
+    }
+
+    /// The same with a version of the operating system.
+    #[must_use]
+    pub fn with_os_version(self, version: &str) -> Self {
+        Self {
+            os_version: version.to_owned(),
+            ..self
         }
     }
 
@@ -96,6 +112,11 @@ impl Platform {
         &self.architecture
     }
 
+    /// The version of the operating system, empty where none is asked for.
+    pub fn os_version(&self) -> &str {
+        &self.os_version
+    }
+
     /// The variant, empty where the platform has none.
     pub fn variant(&self) -> &str {
         &self.variant
@@ -104,7 +125,11 @@ impl Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if !self.os_version.is_empty() {
+            write!(f, "({})", self.os_version)?;
+        }
+        write!(f, "/{}", self.architecture)?;
         if !self.variant.is_empty() {
             write!(f, "/{}", self.variant)?;
         }
@@ -120,21 +145,36 @@ impl FromStr for Platform {
         if text.is_empty() {
             return Err(ParsePlatformError::Empty);
         }
+        let (text, version) = split_version(text)?;
         let parts: Vec<&str> = text.split('/').collect();
         if let Some(part) = parts.iter().find(|part| !is_valid_part(part)) {
             return Err(ParsePlatformError::InvalidPart {
-                text: text.to_owned(),
                 part: (*part).to_owned(),
+                text,
             });
         }
-        match parts.as_slice() {
-            [single] => parse_single(single),
-            [os, architecture] => Ok(Self::new(os, architecture, "")),
-            [os, architecture, variant] => Ok(Self::new(os, architecture, variant)),
-            _ => Err(ParsePlatformError::TooManyParts {
-                text: text.to_owned(),
-            }),
-        }
+        let platform = match parts.as_slice() {
+            [single] => parse_single(single)?,
+            [os, architecture] => Self::new(os, architecture, ""),
+            [os, architecture, variant] => Self::new(os, architecture, variant),
+            _ => return Err(ParsePlatformError::TooManyParts { text }),
+        };
+        Ok(platform.with_os_version(version))
+    }
+}
+
+/// A platform without the version of its operating system, and that version.
+fn split_version(text: &str) -> Result<(String, &str), ParsePlatformError> {
+    let os = text.split('/').next().unwrap_or_default();
+    let Some((name, version)) = os.split_once('(') else {
+        return Ok((text.to_owned(), ""));
+    };
+    match version.strip_suffix(')') {
+        Some(version) if is_valid_part(version) => Ok((format!("{name}{}", &text[os.len()..]), version)),
+        _ => Err(ParsePlatformError::InvalidPart {
+            text: text.to_owned(),
+            part: os.to_owned(),
+        }),
     }
 }
 
@@ -256,6 +296,7 @@ mod tests {
             ("mips64el", "linux/mips64le"),
             ("macos/arm64", "darwin/arm64"),
             ("windows/amd64", "windows/amd64"),
+            ("windows(10.0.20348)/x86_64", "windows(10.0.20348)/amd64"),
             (" linux/arm64 ", "linux/arm64"),
         ] {
             let platform: Platform = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -278,6 +319,12 @@ mod tests {
             ("vax", unknown("vax")),
             ("linux/", invalid("linux/", "")),
             ("/arm64", invalid("/arm64", "")),
+            ("windows()/amd64", invalid("windows()/amd64", "windows()")),
+            ("windows(1/amd64", invalid("windows(1/amd64", "windows(1")),
+            (
+                "windows(1+x)/amd64",
+                invalid("windows(1+x)/amd64", "windows(1+x)"),
+            ),
             ("linux/arm 64", invalid("linux/arm 64", "arm 64")),
             (
                 "linux/arm/v7/x",
@@ -308,7 +355,7 @@ mod tests {
             r#"{"architecture":"aarch64","os":"linux","variant":"v8","os.version":"1"}"#,
         )
         .unwrap();
-        assert_eq!(read, Platform::linux("arm64"));
+        assert_eq!(read, Platform::linux("arm64").with_os_version("1"));
     }
 
     proptest! {

@@ -38,7 +38,9 @@ impl Platform {
 
     /// How well `candidate` serves this platform: 0 is best, `None` not at all.
     pub fn rank(&self, candidate: &Self) -> Option<usize> {
-        self.accepted().iter().position(|accepted| accepted == candidate)
+        self.accepted()
+            .iter()
+            .position(|accepted| accepted.is_served_by(candidate))
     }
 
     /// The candidate that serves this platform best; of equals the first, as manifests are read in order.
@@ -50,7 +52,9 @@ impl Platform {
         let accepted = self.accepted();
         let rank = |candidate: &T| {
             let platform = platform_of(candidate)?;
-            accepted.iter().position(|accepted| accepted == platform)
+            accepted
+                .iter()
+                .position(|accepted| accepted.is_served_by(platform))
         };
         candidates
             .iter()
@@ -60,7 +64,20 @@ impl Platform {
     }
 
     fn sibling(&self, architecture: &str, variant: &str) -> Self {
-        Self::new(&self.os, architecture, variant)
+        Self::new(&self.os, architecture, variant).with_os_version(&self.os_version)
+    }
+
+    /// Who asks for no version of the operating system takes any.
+    fn is_served_by(&self, candidate: &Self) -> bool {
+        let parts = |platform: &Self| {
+            (
+                platform.os.clone(),
+                platform.architecture.clone(),
+                platform.variant.clone(),
+            )
+        };
+        parts(self) == parts(candidate)
+            && (self.os_version.is_empty() || self.os_version == candidate.os_version)
     }
 
     /// The levels below `variant` down to `lowest`, newest first; none if the variant is not a level.

@@ -32,12 +32,12 @@ pub(super) fn global(
     let automatic = [
         ("BUILDPLATFORM", build_text.as_str()),
         ("BUILDOS", build.os()),
-        ("BUILDOSVERSION", ""),
+        ("BUILDOSVERSION", build.os_version()),
         ("BUILDARCH", build.architecture()),
         ("BUILDVARIANT", build.variant()),
         ("TARGETPLATFORM", target_text.as_str()),
         ("TARGETOS", target.os()),
-        ("TARGETOSVERSION", ""),
+        ("TARGETOSVERSION", target.os_version()),
         ("TARGETARCH", target.architecture()),
         ("TARGETVARIANT", target.variant()),
         (

@@ -20,7 +20,10 @@ pub(super) enum Layer {
 }
 
 pub(super) fn platform_of(platform: &Platform) -> registry::Platform {
-    registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
+    registry::Platform {
+        os_version: platform.os_version().to_owned(),
+        ..registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
+    }
 }
 
 /// The config of `scratch`.

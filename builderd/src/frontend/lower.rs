@@ -201,7 +201,8 @@ impl Lowering<'_> {
                 // What a stage has been replaced by may be for another platform than the stage would have been.
                 let platform = match stage.replaced && !image.architecture.is_empty() && !image.os.is_empty()
                 {
-                    true => Platform::new(&image.os, &image.architecture, &image.variant),
+                    true => Platform::new(&image.os, &image.architecture, &image.variant)
+                        .with_os_version(&image.os_version),
                     false => stage.platform.clone(),
                 };
                 let mut frame = Frame::new(prefix, platform, image, root);
@@ -382,6 +383,7 @@ pub(super) fn wire_platform(platform: &Platform) -> pb::Platform {
         architecture: platform.architecture().to_owned(),
         os: platform.os().to_owned(),
         variant: platform.variant().to_owned(),
+        os_version: platform.os_version().to_owned(),
         ..pb::Platform::default()
     }
 }

@@ -551,7 +551,10 @@ fn parse(reference: &str) -> Result<Reference, OpError> {
 
 /// A platform as images name it.
 pub(super) fn to_registry(platform: &Platform) -> registry::Platform {
-    registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
+    registry::Platform {
+        os_version: platform.os_version().to_owned(),
+        ..registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
+    }
 }
 
 fn agent_name(id: &str) -> String {

@@ -90,7 +90,7 @@ fn look(emulators: &Emulators, known: Option<Known>) -> (Known, bool) {
 /// The platform of an operation; unset is the machine's own.
 pub fn of(platform: Option<&pb::Platform>) -> Platform {
     platform.map_or_else(Platform::host, |p| {
-        Platform::new(&p.os, &p.architecture, &p.variant)
+        Platform::new(&p.os, &p.architecture, &p.variant).with_os_version(&p.os_version)
     })
 }
 
@@ -100,6 +100,7 @@ pub(super) fn message(platform: &Platform) -> pb::Platform {
         os: platform.os().to_owned(),
         architecture: platform.architecture().to_owned(),
         variant: platform.variant().to_owned(),
+        os_version: platform.os_version().to_owned(),
         ..pb::Platform::default()
     }
 }

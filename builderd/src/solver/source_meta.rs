@@ -65,6 +65,7 @@ pub(crate) fn wanted_image(
     };
     let platform = platform.map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, &platform.variant)
+            .with_os_version(&platform.os_version)
     });
     let name = named(log_name, || format!("resolve image config for {reference}"));
     Ok(WantedImage {
