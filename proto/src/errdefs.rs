@@ -302,6 +302,19 @@ pub fn status(code: Code, message: impl Into<String>, details: &[Detail]) -> Sta
     Status::with_details(code, message, carrier.encode_to_vec().into())
 }
 
+/// The status with one more detail.
+pub fn with_detail(status: &Status, detail: &Detail) -> Status {
+    let carried = rpc::Status::decode(status.details()).unwrap_or_default();
+    let mut details = carried.details;
+    details.push(detail.to_any());
+    let carrier = rpc::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details,
+    };
+    Status::with_details(status.code(), status.message(), carrier.encode_to_vec().into())
+}
+
 /// The details a gRPC status carries.
 pub fn details(status: &Status) -> Vec<Detail> {
     let Ok(carrier) = rpc::Status::decode(status.details()) else {
@@ -430,6 +443,8 @@ mod tests {
         let status = status(Code::Unknown, "it failed", &all);
         assert_eq!(status.message(), "it failed");
         assert_eq!(details(&status), all);
+        let more = Detail::FrontendCap(Named { name: "c".into() });
+        assert_eq!(details(&with_detail(&status, &more)), [all, vec![more]].concat());
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct Wanted {
     image: String,
     /// The whole syntax line, if a Dockerfile asked for it.
     command_line: Option<String>,
+    /// Where it asked.
+    place: Option<Detail>,
 }
 
 /// The image that a request names as its frontend.
@@ -56,6 +58,7 @@ pub(super) fn wanted(request: &BuildRequest) -> Option<Wanted> {
     Some(Wanted {
         image: source.cloned().unwrap_or_default(),
         command_line: None,
+        place: None,
     })
 }
 
@@ -68,6 +71,7 @@ pub(super) fn wanted_instead(error: &SolveError) -> Option<Wanted> {
         frontend::Problem::Syntax { image, command_line } => Some(Wanted {
             image: image.clone(),
             command_line: Some(command_line.clone()),
+            place: error.detail(),
         }),
         _ => None,
     }
@@ -92,6 +96,30 @@ struct RunConfig {
 
 /// Has a frontend image find out what a request comes to.
 pub(super) fn run<'a>(
+    daemon: &'a Arc<Daemon>,
+    build: &'a Arc<Build>,
+    request: BuildRequest,
+    mut wanted: Wanted,
+) -> BoxFuture<'a, Result<Outcome, Status>> {
+    Box::pin(async move {
+        let place = wanted.place.take();
+        let outcome = find_out(daemon, build, request, wanted).await;
+        outcome.map_err(|status| located(status, place))
+    })
+}
+
+/// An error that says nothing about lines is one of the line that asked for the frontend.
+fn located(status: Status, place: Option<Detail>) -> Status {
+    let is_place = |detail: &Detail| matches!(detail, Detail::Source(_));
+    match place {
+        Some(place) if !errdefs::details(&status).iter().any(is_place) => {
+            errdefs::with_detail(&status, &place)
+        }
+        _ => status,
+    }
+}
+
+fn find_out<'a>(
     daemon: &'a Arc<Daemon>,
     build: &'a Arc<Build>,
     mut request: BuildRequest,
