@@ -8,6 +8,7 @@
 mod bridge;
 pub mod call;
 pub mod context;
+mod engine;
 pub mod invocation;
 mod links;
 mod merge;
@@ -15,6 +16,7 @@ pub mod metadata;
 pub mod nodes;
 pub mod outputs;
 mod parts;
+pub mod provenance;
 mod refs;
 pub mod request;
 pub mod run;

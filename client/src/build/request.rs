@@ -12,7 +12,7 @@ use sha2::Digest as _;
 
 use super::call::{self, Call};
 use super::context::{self, Inputs};
-use super::outputs::{self, Output, Shorthands};
+use super::outputs::{self, Destination, Output, Shorthands};
 use super::parts::Part;
 use super::session::Offer;
 use super::values::{self, AgentSource, SecretSource};
@@ -108,10 +108,11 @@ impl Plan {
                     .or_insert_with(|| epoch.clone());
             }
         }
-        let to_engine = |output: &Output| output.kind == "docker";
+        // Of an engine it depends on its store, see `engine`.
+        let to_file = |output: &Output| output.kind == "docker" && output.destination != Destination::Engine;
         ensure!(
-            platforms.len() < 2 || !outputs.iter().any(to_engine),
-            "docker exporter does not currently support exporting manifest lists: choose one platform, or use type=oci or --push"
+            platforms.len() < 2 || !outputs.iter().any(to_file),
+            "docker exporter does not support exporting manifest lists: choose one platform, or use type=oci"
         );
 
         let mut inputs = context::resolve(&context::Request {

@@ -18,11 +18,13 @@ use tonic::Status;
 
 use super::bridge::Bridge;
 use super::call;
+use super::engine;
 use super::links::{Key, Links};
 use super::merge;
 use super::nodes::{Nodes, Share};
 use super::outputs::Destination;
 use super::parts::Part;
+use super::provenance::{self, Detail};
 use super::refs::{Refs, State};
 use super::request::{Flags, Plan};
 use super::session::{self, Tasks};
@@ -46,6 +48,8 @@ pub struct Work<'a> {
     pub nodes: &'a [LoadedNode],
     /// The names that were asked for, to be remembered with builds that belong together.
     pub group: Option<&'a [String]>,
+    /// What the answers are to tell of the origins of the results.
+    pub provenance: Detail,
 }
 
 /// One target on one node.
@@ -63,7 +67,8 @@ pub async fn run(
     progress: progress::Sender,
 ) -> anyhow::Result<BTreeMap<String, Response>> {
     let several = targets.len() > 1;
-    let plans = plan(work, targets)?;
+    let mut plans = plan(work, targets)?;
+    engine::settle(plans.values_mut(), work.settings).await?;
     let mut nodes = Nodes::new(work.builder, work.nodes)?;
     let platforms: BTreeMap<&str, &[Platform]> = plans
         .iter()
@@ -106,9 +111,18 @@ pub async fn run(
             nodes.name(item.key.0),
             item.reference
         );
-        let links = &links;
+        let (links, progress) = (&links, &progress);
+        let channel = build.channel.clone();
         builds.push(async move {
-            let built = build_one(build, links, &item.key).await;
+            let built = match build_one(build, links, &item.key).await {
+                Ok(mut response) => {
+                    let detail = work.provenance;
+                    let added =
+                        provenance::add(&mut response, channel, &item.reference, detail, progress).await;
+                    added.map(|()| response)
+                }
+                Err(error) => Err(error),
+            };
             let built = built
                 .map(|response| named(response, name))
                 .map_err(|error| explain(error, item.plan, several.then_some(item.key.1.as_str())));

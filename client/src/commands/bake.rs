@@ -14,6 +14,7 @@ use bake::{Definition, Selection, Shorthands, list};
 use clap::Args;
 
 use super::Context;
+use crate::build::provenance::Detail;
 use crate::build::request::Flags;
 use crate::build::run::Work;
 use crate::build::solve::Response;
@@ -219,6 +220,10 @@ async fn build(
         settings,
         builder: &builder,
         nodes: &nodes,
+        provenance: match args.metadata_file {
+            Some(_) => Detail::of(settings),
+            None => Detail::None,
+        },
         group: Some(names),
     };
     let outcome = invocation::show(&work, &builders, &flags, mode).await;

@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use super::Context;
 use crate::build::invocation;
 use crate::build::metadata;
+use crate::build::provenance::Detail;
 use crate::build::request::Plan;
 use crate::build::run::Work;
 use crate::error::{BuildFailed, Interrupted};
@@ -57,6 +58,10 @@ pub async fn run(args: &BuildArgs, context: &Context) -> anyhow::Result<()> {
         settings,
         builder: &builder,
         nodes: &nodes,
+        provenance: match args.metadata_file {
+            Some(_) => Detail::of(settings),
+            None => Detail::None,
+        },
         group: None,
     };
     let targets = BTreeMap::from([(TARGET.to_owned(), flags)]);

@@ -310,7 +310,7 @@ fn mistakes_are_found_before_a_daemon_is_asked() {
         ),
         (
             Flags {
-                load: true,
+                outputs: list(&["type=docker,dest=x.tar"]),
                 platforms: list(&["linux/amd64,linux/arm64"]),
                 ..base.clone()
             },
