@@ -23,7 +23,6 @@ mod status;
 mod tests;
 pub mod upkeep;
 mod validate;
-mod verify;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -9,12 +9,15 @@ mod assemble;
 mod attestations;
 pub(crate) mod attributes;
 mod build_info;
+pub(crate) mod compatibility;
 mod content;
 mod files;
 mod history;
+mod layers;
 pub mod package_url;
 mod provenance;
 mod push;
+mod supplement;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -103,6 +106,10 @@ pub enum ExportError {
         value: String,
         way_out: &'static str,
     },
+    #[error(
+        "unsupported compatibility-version {version} feature {feature}: leave it out, or ask for version 20 or later"
+    )]
+    Compatibility { version: i64, feature: String },
     #[error("invalid image name {name:?}")]
     Name {
         name: String,

@@ -22,6 +22,7 @@ mod ports;
 mod remote;
 mod requests;
 mod run;
+mod scan;
 mod stage;
 mod work;
 
@@ -146,6 +147,8 @@ pub struct Target {
     pub config: Vec<u8>,
     /// The config of the base image as it came.
     pub base_config: Option<Bytes>,
+    /// What a scanner of packages is to look at beside the result, by name.
+    pub scanned: BTreeMap<String, pb::Definition>,
 }
 
 /// An image that the build rests on.

@@ -14,7 +14,11 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
-pub const DOCKER_LAYER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+pub const DOCKER_LAYER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+pub const DOCKER_LAYER_FOREIGN_GZIP: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+pub const OCI_LAYER_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+pub const OCI_LAYER_FOREIGN_GZIP: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+pub const OCI_LAYER_FOREIGN_ZSTD: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
 
 /// What a manifest request accepts, best first.
 pub const MANIFESTS: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST];
@@ -35,7 +39,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 
 /// True for layers that registries are not supposed to hand out (old Windows bases).
 pub fn is_foreign_layer(media_type: &str) -> bool {
-    media_type == DOCKER_LAYER_FOREIGN
+    matches!(media_type, DOCKER_LAYER_FOREIGN | DOCKER_LAYER_FOREIGN_GZIP)
         || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
 }
 
@@ -53,7 +57,7 @@ impl Compression {
     /// What the media type of a layer says; `None` if it is no file system layer.
     pub fn of_layer(media_type: &str) -> Option<Self> {
         let oci = media_type
-            .strip_prefix("application/vnd.oci.image.layer.nondistributable.v1.tar")
+            .strip_prefix(OCI_LAYER_FOREIGN)
             .or_else(|| media_type.strip_prefix(OCI_LAYER));
         if let Some(suffix) = oci {
             return match suffix {
@@ -64,8 +68,8 @@ impl Compression {
             };
         }
         match media_type {
-            DOCKER_LAYER => Some(Self::None),
-            DOCKER_LAYER_GZIP | DOCKER_LAYER_FOREIGN => Some(Self::Gzip),
+            DOCKER_LAYER | DOCKER_LAYER_FOREIGN => Some(Self::None),
+            DOCKER_LAYER_GZIP | DOCKER_LAYER_FOREIGN_GZIP => Some(Self::Gzip),
             DOCKER_LAYER_ZSTD => Some(Self::Zstd),
             _ => None,
         }
@@ -111,6 +115,17 @@ impl Dialect {
             (Self::Docker, Compression::Zstd) => DOCKER_LAYER_ZSTD,
         }
     }
+
+    /// For layers that registries are not supposed to hand out. Docker has no word for zstd ones.
+    pub const fn foreign_layer(self, compression: Compression) -> &'static str {
+        match (self, compression) {
+            (Self::Oci, Compression::None) => OCI_LAYER_FOREIGN,
+            (Self::Oci, Compression::Gzip) => OCI_LAYER_FOREIGN_GZIP,
+            (_, Compression::Zstd) => OCI_LAYER_FOREIGN_ZSTD,
+            (Self::Docker, Compression::None) => DOCKER_LAYER_FOREIGN,
+            (Self::Docker, Compression::Gzip) => DOCKER_LAYER_FOREIGN_GZIP,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,11 +140,11 @@ mod tests {
                     Compression::of_layer(dialect.layer(compression)),
                     Some(compression)
                 );
+                let foreign = dialect.foreign_layer(compression);
+                assert!(is_foreign_layer(foreign));
+                assert_eq!(Compression::of_layer(foreign), Some(compression));
             }
         }
-        let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
-        assert!(is_foreign_layer(foreign));
-        assert_eq!(Compression::of_layer(foreign), Some(Compression::Gzip));
         assert_eq!(Compression::of_layer("application/vnd.in-toto+json"), None);
     }
 }

@@ -43,7 +43,7 @@ impl Control for Service {
     type ListenBuildHistoryStream = Answers<BuildHistoryEvent>;
 
     async fn solve(&self, request: Request<SolveRequest>) -> Result<Response<SolveResponse>, Status> {
-        let request = request.into_inner();
+        let request = named_directly(request.into_inner());
         let daemon = &self.0;
         check(daemon, &request)?;
         let sessions = daemon.sessions.group([request.session.as_str()]);
@@ -229,6 +229,24 @@ async fn outcome(
         rules: Arc::default(),
     };
     build.solve(daemon, wanted).await
+}
+
+/// A client may ask for the frontend that is built in as if it were an image, which leaves no trace; unless a context
+/// stands in for that image.
+fn named_directly(mut request: SolveRequest) -> SolveRequest {
+    const BUILT_IN: &str = "dockerfile.v0";
+    let attributes = &mut request.frontend_attrs;
+    let context = format!("context:{BUILT_IN}");
+    let replaced = attributes.keys().any(|key| {
+        key.strip_prefix(&context)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    });
+    let asked = attributes.get("source").map(String::as_str);
+    if request.frontend == "gateway.v0" && asked == Some(BUILT_IN) && !replaced {
+        attributes.remove("source");
+        request.frontend = BUILT_IN.to_owned();
+    }
+    request
 }
 
 /// Refuses what would otherwise be left out silently.

@@ -6,7 +6,6 @@
 
 mod filter;
 mod log;
-mod trace;
 mod write;
 
 use std::collections::{BTreeMap, HashSet};

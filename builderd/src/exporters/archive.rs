@@ -11,8 +11,9 @@ use registry::{Descriptor, Digest, Index, media_type};
 use serde::Serialize;
 use tokio_util::io::ReaderStream;
 
-use super::assemble::{Assembled, Layer};
+use super::assemble::Assembled;
 use super::attributes::ImageOptions;
+use super::layers::Layer;
 use super::{Context, ExportError, Response};
 use crate::progress::VertexProgress;
 use crate::sources::image::Images;

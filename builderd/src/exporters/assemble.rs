@@ -14,12 +14,11 @@ use registry::{Descriptor, Digest, Index, Manifest, Platform};
 use super::attestations::{self, Artifact, Attestation, Statement};
 use super::attributes::{ImageOptions, Place};
 use super::history::{self, LayerFacts};
-use super::{Context, ExportError, Response, Results, Target, build_info, package_url};
+use super::layers::{self, Layer};
+use super::{Context, ExportError, Response, Results, Target, build_info, package_url, supplement};
 use crate::progress::VertexProgress;
-use crate::store::{Compression, LayerBlob, LayerBlobError, LayerId, RemoteBlob};
+use crate::store::{LayerBlob, LayerId};
 
-/// Layers that are made into blobs at a time; each is compressed on several threads.
-const LAYERS_AT_ONCE: usize = 4;
 const CONFIG_DIGEST: &str = "containerimage.config.digest";
 const CREATED: &str = "org.opencontainers.image.created";
 
@@ -30,14 +29,6 @@ pub(super) struct AssembledImage {
     pub config: Bytes,
     pub config_descriptor: Descriptor,
     pub layers: Vec<Layer>,
-}
-
-/// A layer blob and where it is.
-#[derive(Clone, Debug)]
-pub(super) struct Layer {
-    pub descriptor: Descriptor,
-    /// The registries that have it; without, it is in the blob store.
-    pub remote: Option<RemoteBlob>,
 }
 
 /// What an image export comes to.
@@ -120,7 +111,7 @@ pub(super) async fn assemble(
     let all = results
         .targets
         .iter()
-        .map(|target| layers_of(target, options, context, vertex).boxed());
+        .map(|target| layers::blobs(target, options, context, vertex).boxed());
     let layers = futures::stream::iter(all.collect::<Vec<_>>())
         .buffered(results.targets.len().max(1))
         .try_collect::<Vec<_>>()
@@ -174,46 +165,6 @@ fn announce(vertex: &VertexProgress, doing: &str, digest: &Digest) {
     vertex.status(&text, &text).complete();
 }
 
-async fn layers_of(
-    target: &Target,
-    options: &ImageOptions,
-    context: &Context<'_>,
-    vertex: &VertexProgress,
-) -> Result<Vec<LayerBlob>, ExportError> {
-    let blobs = target.snapshot.layers().iter();
-    let blobs = blobs.map(|layer| layer_blob(layer, options.compression, context, vertex).boxed());
-    futures::stream::iter(blobs.collect::<Vec<_>>())
-        .buffered(LAYERS_AT_ONCE)
-        .try_collect()
-        .await
-}
-
-async fn layer_blob(
-    layer: &LayerId,
-    compression: Compression,
-    context: &Context<'_>,
-    vertex: &VertexProgress,
-) -> Result<LayerBlob, ExportError> {
-    let failed = |source| ExportError::Layer {
-        layer: layer.clone(),
-        source,
-    };
-    let store = context.images.store();
-    let came_as = context.images.blobs_of(layer).into_iter().next();
-    let came_as = came_as.as_ref();
-    match store.layer_blob(layer, compression, came_as).await {
-        // To be compressed otherwise, a layer of the base image has to be here.
-        Err(LayerBlobError::Absent { remote, .. }) => {
-            context.images.fetch_blob(&remote, vertex).await?;
-            store
-                .layer_blob(layer, compression, came_as)
-                .await
-                .map_err(failed)
-        }
-        other => other.map_err(failed),
-    }
-}
-
 fn image(
     target: &Target,
     blobs: Vec<LayerBlob>,
@@ -241,10 +192,7 @@ fn image(
         .map(|layer| facts(layer, context))
         .collect();
     config.history = history::complete(config.history, &facts);
-    let epoch = match options.no_epoch {
-        true => None,
-        false => options.epoch.or(target.epoch),
-    };
+    let epoch = options.epoch_of(target);
     if let Some(epoch) = epoch {
         history::clamp(&mut config.history, &base, epoch);
     }
@@ -265,10 +213,7 @@ fn image(
     }
     let bytes: Bytes = config.to_stored_bytes().map_err(ExportError::Write)?.into();
     let config_descriptor = Descriptor::of(options.dialect.config(), &bytes);
-    let layers: Vec<Layer> = blobs
-        .into_iter()
-        .map(|blob| layer(blob, options.dialect))
-        .collect();
+    let layers: Vec<Layer> = blobs.into_iter().map(|blob| Layer::of(blob, options)).collect();
     let mut manifest = Manifest::new(
         options.dialect.manifest(),
         config_descriptor.clone(),
@@ -296,19 +241,6 @@ fn facts(layer: &LayerId, context: &Context<'_>) -> LayerFacts {
     }
 }
 
-/// Our own layers speak the export's dialect; those of a base image keep the type they came with.
-fn layer(blob: LayerBlob, dialect: Dialect) -> Layer {
-    let ours = registry::media_type::Compression::of_layer(&blob.descriptor.media_type);
-    let media_type = match (ours, &blob.remote) {
-        (Some(compression), None) => dialect.layer(compression).to_owned(),
-        _ => blob.descriptor.media_type,
-    };
-    Layer {
-        descriptor: Descriptor::new(&media_type, blob.descriptor.digest, blob.descriptor.size),
-        remote: blob.remote,
-    }
-}
-
 /// The manifests of attestations and their entries in the index.
 async fn attested(
     images: &[AssembledImage],
@@ -332,7 +264,9 @@ async fn attested(
         if target.attestations.is_empty() {
             continue;
         }
-        let unbundled = attestations::unbundled(target.attestations.clone(), context).await?;
+        let mut unbundled = attestations::unbundled(target.attestations.clone(), context).await?;
+        let blobs = image.layers.iter().map(|layer| layer.descriptor.digest.clone());
+        supplement::supplement(&mut unbundled, target, &blobs.collect::<Vec<_>>(), context).await?;
         let subjects: Vec<Artifact> = options
             .names
             .iter()

@@ -19,6 +19,8 @@ use crate::store::{Compression, Snapshot, Store};
 /// A larger attestation is refused before it takes memory.
 const MAX_SIZE: u64 = 40 << 20;
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
+/// The type of lists of packages in SPDX.
+pub(super) const SPDX: &str = "https://spdx.dev/Document";
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
 /// Metadata: not for exports as plain files, or as an archive.
 pub const INLINE_ONLY: &str = "inline-only";
@@ -145,7 +147,7 @@ pub(super) fn without_inline(attestations: &[Attestation]) -> Vec<Attestation> {
 pub fn has_sbom(attestations: &[Attestation]) -> bool {
     attestations
         .iter()
-        .any(|attestation| attestation.predicate_type == "https://spdx.dev/Document")
+        .any(|attestation| attestation.predicate_type == SPDX)
 }
 
 /// Takes bundles apart; statements about the result itself come first.
@@ -180,13 +182,7 @@ pub(super) async fn unbundled(
             all.push(attestation);
         }
     }
-    let is_core = |attestation: &Attestation| {
-        attestation.metadata.get(SBOM_CORE).is_some_and(|core| {
-            let file = attestation.path.rsplit('/').next().unwrap_or_default();
-            file.split('.').next().map(str::as_bytes) == Some(core.as_slice())
-        })
-    };
-    all.sort_by_key(|attestation| !is_core(attestation));
+    all.sort_by_key(|attestation| !attestation.is_core());
     Ok(all)
 }
 
@@ -204,18 +200,31 @@ pub(super) async fn statements(
                 .to_json(context, compression)
                 .map_err(ExportError::Write)?
                 .into(),
-            AttestationContent::Bytes(bytes) => bytes.clone(),
-            AttestationContent::Snapshot(snapshot) => {
-                fetch(snapshot, context).await?;
-                let store = context.images.store().clone();
-                let (snapshot, path) = (snapshot.clone(), attestation.path.clone());
-                let read = move || read(&open(&snapshot, &store, &path)?, &path);
-                context.images.store().pool().run(read).await??
+            AttestationContent::Bytes(_) | AttestationContent::Snapshot(_) => {
+                content(attestation, context).await?.unwrap_or_default()
             }
         };
         statements.push(attestation.statement(&predicate, artifacts)?);
     }
     Ok(statements)
+}
+
+/// The predicate that was handed in; none for what the daemon makes itself.
+pub(super) async fn content(
+    attestation: &Attestation,
+    context: &Context<'_>,
+) -> Result<Option<Bytes>, ExportError> {
+    match &attestation.content {
+        AttestationContent::Provenance(_) => Ok(None),
+        AttestationContent::Bytes(bytes) => Ok(Some(bytes.clone())),
+        AttestationContent::Snapshot(snapshot) => {
+            fetch(snapshot, context).await?;
+            let store = context.images.store().clone();
+            let (snapshot, path) = (snapshot.clone(), attestation.path.clone());
+            let read = move || read(&open(&snapshot, &store, &path)?, &path);
+            Ok(Some(context.images.store().pool().run(read).await??))
+        }
+    }
 }
 
 async fn fetch(snapshot: &Snapshot, context: &Context<'_>) -> Result<(), ExportError> {
@@ -225,6 +234,14 @@ async fn fetch(snapshot: &Snapshot, context: &Context<'_>) -> Result<(), ExportE
 }
 
 impl Attestation {
+    /// Of a list of packages: it is about the result itself.
+    pub(super) fn is_core(&self) -> bool {
+        self.metadata.get(SBOM_CORE).is_some_and(|core| {
+            let file = self.path.rsplit('/').next().unwrap_or_default();
+            file.split('.').next().map(str::as_bytes) == Some(core.as_slice())
+        })
+    }
+
     fn statement(&self, predicate: &[u8], artifacts: &[Artifact]) -> Result<Statement, AttestationError> {
         let failed = |source| AttestationError::Json {
             path: self.path.clone(),

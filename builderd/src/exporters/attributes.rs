@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use registry::media_type::Dialect;
 use registry::{Platform, Reference};
 
-use super::{ExportError, Results};
+use super::{ExportError, Results, Target};
 use crate::store::{Compression, CompressionKind};
 
 /// Where an annotation goes.
@@ -39,6 +39,10 @@ pub struct ImageOptions {
     pub epoch: Option<i64>,
     /// Not even the one that the frontend says.
     pub no_epoch: bool,
+    /// No file of the layers that the build made is younger than the epoch.
+    pub rewrite_times: bool,
+    /// Layers that can be had elsewhere are named with these places, and not pushed.
+    pub keep_foreign: bool,
     pub annotations: Vec<Annotation>,
     /// Attestations are artifacts of their own that refer to the image, not images with a config.
     pub oci_artifact: bool,
@@ -65,6 +69,8 @@ impl ImageOptions {
             annotations: Vec::new(),
             oci_artifact: true,
             no_epoch: false,
+            rewrite_times: false,
+            keep_foreign: false,
             inline_attestations: false,
             folder: false,
             config: None,
@@ -97,20 +103,8 @@ impl ImageOptions {
                 "source-date-epoch" if value.is_empty() => options.no_epoch = true,
                 "source-date-epoch" => options.epoch = Some(number(key, value)?),
                 "tar" => options.folder = !flag(key, value)?,
-                "rewrite-timestamp" if flag(key, value)? => {
-                    return Err(unsupported(
-                        key,
-                        value,
-                        "the times of files in layers are kept as they are",
-                    ));
-                }
-                "prefer-nondist-layers" if flag(key, value)? => {
-                    return Err(unsupported(
-                        key,
-                        value,
-                        "layers keep the media type they came with",
-                    ));
-                }
+                "rewrite-timestamp" => options.rewrite_times = flag(key, value)?,
+                "prefer-nondist-layers" => options.keep_foreign = flag(key, value)?,
                 _ => options.annotations.extend(annotation(key, value)),
             }
         }
@@ -126,8 +120,9 @@ impl ImageOptions {
         if options.push && options.names.is_empty() {
             return Err(ExportError::NoName);
         }
-        if options.compression.kind == CompressionKind::Zstd {
-            // Docker has no media type for it; BuildKit turns to OCI's without a word, and so its clients expect.
+        if options.compression.kind == CompressionKind::Estargz {
+            // Without annotations nobody can use its table; BuildKit turns to OCI's types without a word, and so its
+            // clients expect.
             options.dialect = Dialect::Oci;
         }
         options.check(results)?;
@@ -155,6 +150,14 @@ impl ImageOptions {
             }
         }
         Ok(())
+    }
+
+    /// The moment after which nothing of this result was made, as far as readers can tell.
+    pub fn epoch_of(&self, target: &Target) -> Option<i64> {
+        match self.no_epoch {
+            true => None,
+            false => self.epoch.or(target.epoch),
+        }
     }
 
     /// The annotations for a place, those for all platforms first.
@@ -232,11 +235,11 @@ pub(crate) fn compression(key: &str, value: &str) -> Result<CompressionKind, Exp
         "uncompressed" => Ok(CompressionKind::Uncompressed),
         "gzip" => Ok(CompressionKind::Gzip),
         "zstd" => Ok(CompressionKind::Zstd),
-        "estargz" => Err(unsupported(key, value, "use gzip or zstd")),
+        "estargz" => Ok(CompressionKind::Estargz),
         _ => Err(ExportError::Attribute {
             key: key.to_owned(),
             value: value.to_owned(),
-            expected: "gzip, zstd or uncompressed",
+            expected: "gzip, estargz, zstd or uncompressed",
         }),
     }
 }
@@ -319,8 +322,8 @@ mod tests {
             ),
             (
                 "compression",
-                "estargz",
-                "exporter attribute compression=estargz is not supported: use gzip or zstd",
+                "lzma",
+                "invalid value \"lzma\" of exporter attribute compression: expected gzip, estargz, zstd or uncompressed",
             ),
             (
                 "compression-level",
@@ -331,8 +334,12 @@ mod tests {
         ] {
             assert_eq!(parse(&[(key, value)]).unwrap_err().to_string(), expected);
         }
-        let zstd = parse(&[("compression", "zstd"), ("oci-mediatypes", "false")]);
-        assert_eq!(zstd.unwrap().dialect, Dialect::Oci);
+        let dialect = |compression| {
+            let options = parse(&[("compression", compression), ("oci-mediatypes", "false")]);
+            options.unwrap().dialect
+        };
+        assert_eq!(dialect("zstd"), Dialect::Docker);
+        assert_eq!(dialect("estargz"), Dialect::Oci);
     }
 
     #[test]

@@ -16,13 +16,9 @@ pub(super) struct LayerFacts {
     pub created: SystemTime,
 }
 
-/// As Go writes times: RFC 3339 without a fraction.
+/// As Go writes times: RFC 3339, with as many digits of a fraction as there are.
 pub(super) fn rfc3339(time: SystemTime) -> String {
-    let seconds = match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    };
-    from_seconds(seconds)
+    jiff::Timestamp::try_from(time).unwrap_or_default().to_string()
 }
 
 pub(super) fn from_seconds(seconds: i64) -> String {
@@ -175,9 +171,8 @@ mod tests {
         ];
         clamp(&mut history, &base, 50);
         assert_eq!(times(&history), [Some(100), Some(50), Some(10)]);
-        assert_eq!(
-            rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
-            "1970-01-01T00:00:01Z"
-        );
+        let written = |millis| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
+        assert_eq!(written(1000), "1970-01-01T00:00:01Z");
+        assert_eq!(written(1500), "1970-01-01T00:00:01.5Z");
     }
 }

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use registry::client::{BlobSource, HostConfig, OnProgress, UploadOptions};
 use registry::manifest::RawManifest;
+use registry::media_type::is_foreign_layer;
 use registry::{Client, Descriptor, Digest, Reference, Repository};
 
 use super::assemble::Assembled;
 use super::attributes::ImageOptions;
+use super::layers::Layer;
 use super::{Context, ExportError};
 use crate::progress::VertexProgress;
 use crate::sources::image::repositories;
@@ -100,7 +102,9 @@ async fn is_current(client: &Client, name: &Reference, root: &RawManifest) -> Re
 fn blobs(assembled: &Assembled, client: &Client, store: &Store) -> Vec<Blob> {
     let mut blobs: BTreeMap<Digest, Blob> = BTreeMap::new();
     for image in assembled.all() {
-        for layer in &image.layers {
+        // Whoever reads the image gets those where their descriptors say.
+        let own = |layer: &&Layer| !is_foreign_layer(&layer.descriptor.media_type);
+        for layer in image.layers.iter().filter(own) {
             blobs
                 .entry(layer.descriptor.digest.clone())
                 .or_insert_with(|| layer_blob(&layer.descriptor, layer.remote.as_ref(), client, store));

@@ -64,11 +64,7 @@ impl World {
             .add_blob(&repository, media_type::DOCKER_LAYER, EMPTY_TAR.to_vec());
         let remote = RemoteLayer {
             diff_id: blob.digest.clone(),
-            descriptor: store::Descriptor {
-                media_type: blob.media_type.clone(),
-                digest: blob.digest.clone(),
-                size: blob.size,
-            },
+            descriptor: store::Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size),
             repository: Some(repository.to_string()),
             made: None,
         };
@@ -158,13 +154,13 @@ async fn two_platforms_are_pushed_once_and_the_second_time_asks_one_question() {
     assert_eq!(platforms, ["linux/arm64", "linux/amd64"]);
     let arm = name.repository().with_digest(index.manifests[0].digest.clone());
     let manifest = world.registry.manifest(&arm).unwrap().manifest().unwrap();
-    // The layer of the base keeps its type; it was mounted, never pulled.
+    // The layer of the base keeps its bytes; it was mounted, never pulled.
     let types: Vec<&str> = manifest
         .layers
         .iter()
         .map(|layer| layer.media_type.as_str())
         .collect();
-    assert_eq!(types, [media_type::DOCKER_LAYER, media_type::OCI_LAYER_GZIP]);
+    assert_eq!(types, [media_type::OCI_LAYER, media_type::OCI_LAYER_GZIP]);
     let log = world.registry.take_log();
     assert!(
         log.iter().any(|line| line.contains(&format!(
@@ -286,11 +282,7 @@ async fn a_base_layer_comes_from_the_first_repository_that_still_has_it() {
         .add_blob(&other, media_type::DOCKER_LAYER, EMPTY_TAR.to_vec());
     let remote = RemoteLayer {
         diff_id: blob.digest.clone(),
-        descriptor: store::Descriptor {
-            media_type: blob.media_type.clone(),
-            digest: blob.digest.clone(),
-            size: blob.size,
-        },
+        descriptor: store::Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size),
         repository: Some(other.to_string()),
         made: None,
     };

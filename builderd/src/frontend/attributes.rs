@@ -46,6 +46,8 @@ pub struct Attributes {
     pub(super) multi_platform: bool,
     pub(super) build_args: BTreeMap<String, String>,
     pub(super) labels: BTreeMap<String, String>,
+    /// Packages of the result will be listed.
+    pub(super) scanned: bool,
     pub(super) no_cache: NoCache,
     pub(super) resolve_mode: ResolveMode,
     pub(super) extra_hosts: Vec<pb::HostIp>,
@@ -98,6 +100,7 @@ impl Attributes {
             multi_platform,
             build_args: with_prefix(all, "build-arg:"),
             labels: with_prefix(all, "label:"),
+            scanned: all.contains_key("attest:sbom") || all.contains_key("build-arg:BUILDKIT_ATTEST_SBOM"),
             no_cache: match all.get("no-cache").map(String::as_str) {
                 None => NoCache::Nothing,
                 Some("") => NoCache::Everything,

@@ -48,6 +48,17 @@ pub(super) fn commit(image: &mut ImageConfig, created_by: String, layer: Layer) 
     });
 }
 
+/// Gives the entries of this build's instructions a time, whatever an exporter does about times.
+pub(super) fn date(image: &mut ImageConfig, epoch: i64) {
+    let created = jiff::Timestamp::from_second(epoch)
+        .unwrap_or_default()
+        .to_string();
+    let ours = |entry: &&mut History| entry.created.is_none() && entry.comment == COMMENT;
+    for entry in image.history.iter_mut().filter(ours) {
+        entry.created = Some(created.clone());
+    }
+}
+
 /// Sets a variable of the config; the place of one that is there stays.
 pub(super) fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     let pair = format!("{name}={value}");

@@ -13,14 +13,14 @@ use proto::pb;
 use registry::ImageConfig;
 
 use super::context::{ContextUse, Contexts};
-use super::image::platform_of;
+use super::image::{date, platform_of};
 use super::name::Prefix;
 use super::named::{NamedContext, Source};
 use super::outline::Outline;
 use super::plan::{Base, Plan, Stage};
 use super::stage::Frame;
 use super::work::Purpose;
-use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, arguments, lint};
+use super::{Attributes, Error, PinnedSource, Problem, ResolveMode, Target, arguments, lint, scan};
 use crate::graph::builder::{Builder, Note, Operation, Output};
 
 /// What stays the same for all stages of a platform, and the graph they are written into.
@@ -62,6 +62,8 @@ pub(super) struct Lowered {
     root: Option<Output>,
     image: ImageConfig,
     base_config: Option<Bytes>,
+    /// What is scanned beside the result, by name.
+    scanned: BTreeMap<String, Option<Output>>,
 }
 
 impl Plan {
@@ -99,6 +101,10 @@ impl Plan {
             lowering.frames[at] = Some(frame);
         }
         lowering.note_use(self.target, "/");
+        let scanned = match attributes.scanned {
+            true => lowering.scanned(),
+            false => BTreeMap::new(),
+        };
         let Lowering {
             builder,
             linter,
@@ -138,12 +144,16 @@ impl Plan {
             root,
             image: self.finish_image(image, attributes),
             base_config,
+            scanned,
         })
     }
 
     /// What the target platform and the request say about the image, whatever its base said.
     fn finish_image(&self, mut image: ImageConfig, attributes: &Attributes) -> ImageConfig {
         image.config.labels.extend(attributes.labels.clone());
+        if let Some(Some(epoch)) = attributes.epoch {
+            date(&mut image, epoch);
+        }
         let platform = platform_of(&self.platform);
         let same = image.os == platform.os && image.architecture == platform.architecture;
         image.os = platform.os;
@@ -173,6 +183,29 @@ impl Lowering<'_> {
     /// The files of a finished stage; `None` if it comes later in the file.
     pub(super) fn finished(&self, stage: usize) -> Option<Option<Output>> {
         self.frames[stage].as_ref().map(|frame| frame.root)
+    }
+
+    /// What a scanner is to look at beside the result.
+    fn scanned(&mut self) -> BTreeMap<String, Option<Output>> {
+        let plan = self.plan;
+        let globals = &plan.globals.scope;
+        let mut scanned = BTreeMap::new();
+        for (at, stage) in plan.stages.iter().enumerate() {
+            let Some(frame) = self.frames[at].as_ref().filter(|_| stage.in_file) else {
+                continue;
+            };
+            if at != plan.target && scan::is_for_stage(stage, frame, globals) {
+                scanned.insert(stage.name.clone(), frame.root);
+                self.note_use(at, "/");
+            }
+        }
+        let target = self.frames[plan.target].as_ref();
+        if target.is_some_and(|frame| scan::is_for_context(&plan.stages[plan.target], frame, globals)) {
+            self.context_use.add("/");
+            let context = self.context();
+            scanned.insert("context".to_owned(), context);
+        }
+        scanned
     }
 
     fn stage(&mut self, at: usize) -> Result<Frame, Error> {
@@ -369,7 +402,10 @@ impl Lowered {
         if let Some(operation) = self.context.and_then(|output| self.builder.operation_mut(output)) {
             *operation = context.clone();
         }
+        let scanned = self.scanned.into_iter();
+        let scanned = scanned.map(|(name, output)| (name, self.builder.definition(output, None)));
         Ok(Target {
+            scanned: scanned.collect(),
             platform: self.platform,
             definition: self.builder.definition(self.root, Some(source)),
             config: self.image.to_bytes().map_err(Problem::WriteImageConfig)?,

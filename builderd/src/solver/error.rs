@@ -85,8 +85,7 @@ impl SolveError {
                 // Each carries a whole file, and together they must fit into the headers of the answer.
                 let size: usize = failure.ranges.iter().map(|range| range.info.data.len()).sum();
                 let mut shown: Vec<&SourceRange> = Vec::new();
-                // Clients show them from the last to the first, as errors that wrap each other.
-                for range in failure.ranges.iter().rev() {
+                for range in &failure.ranges {
                     if size <= MOST_SOURCE {
                         details.push(Detail::Source(excerpt(range)));
                     } else if shown.iter().all(|other| !Arc::ptr_eq(&other.info, &range.info)) {
@@ -112,6 +111,15 @@ impl SolveError {
                 }
                 details
             }
+            Self::Export(error) => match &**error {
+                ExportError::Compatibility { version, feature } => {
+                    vec![Detail::CompatibilityFeature(errdefs::CompatibilityFeature {
+                        version: *version,
+                        feature: feature.clone(),
+                    })]
+                }
+                _ => Vec::new(),
+            },
             Self::Frontend(error) => {
                 let mut details: Vec<Detail> = error.detail().into_iter().collect();
                 // What the frontend asked for may have failed as a vertex of its own.
@@ -125,7 +133,6 @@ impl SolveError {
                 details
             }
             Self::Load(_)
-            | Self::Export(_)
             | Self::Attest(_)
             | Self::Rules(_)
             | Self::Cache(_)

@@ -11,7 +11,7 @@ use super::attest::{AttestRequest, Told};
 use super::outcome::{Outcome, Reference, References};
 use super::provenance::Options;
 use super::{Job, SolveError, inputs, remote};
-use crate::exporters::{self, BuildInfo, Context, Response, Results, Target, has_sbom};
+use crate::exporters::{self, BuildInfo, Context, Response, Results, Target, compatibility, has_sbom};
 use crate::store::{Compression, Snapshot};
 
 /// Where a result is to go.
@@ -118,7 +118,10 @@ impl Job {
                 progress: self.progress(),
                 number,
             };
-            let export = exporters::export(&request.kind, &request.attributes, &results, &context);
+            let version = self.notes().compatibility();
+            let attributes = compatibility::attributes(version, &request.kind, &request.attributes, &results)
+                .map_err(|error| SolveError::Export(Arc::new(error)))?;
+            let export = exporters::export(&request.kind, &attributes, &results, &context);
             let exported = tokio::select! {
                 exported = export => exported,
                 () = self.cancellation().cancelled() => return Err(SolveError::Canceled),

@@ -59,7 +59,12 @@ impl Job {
                 attestations: BTreeMap::new(),
             },
             ("", Some(definition)) => Outcome {
-                references: References::One(self.refer(definition, scope, &request.rules)?),
+                references: References::One(self.refer(
+                    definition,
+                    scope,
+                    &request.rules,
+                    BTreeMap::new(),
+                )?),
                 metadata: BTreeMap::new(),
                 sources: Vec::new(),
                 attestations: BTreeMap::new(),
@@ -113,6 +118,7 @@ impl Job {
         Reference {
             id: "".into(),
             definition: Arc::default(),
+            scanned: Arc::default(),
             scope: Arc::clone(self.notes().scope()),
             edge: None,
         }
@@ -123,12 +129,14 @@ impl Job {
         definition: &pb::Definition,
         scope: &Arc<Scope>,
         rules: &Rules,
+        scanned: BTreeMap<String, pb::Definition>,
     ) -> Result<Option<Reference>, SolveError> {
         let edge = self.load_under(definition, rules)?;
         let id: Arc<str> = format!("trimaran::{:032x}", rand::random::<u128>()).into();
         let reference = Reference {
             id: Arc::clone(&id),
             definition: Arc::new(definition.clone()),
+            scanned: Arc::new(scanned),
             scope: Arc::clone(scope),
             edge,
         };
@@ -178,8 +186,9 @@ impl Job {
         let build = frontend::build(&host, &request).await?;
         let metadata = build.metadata();
         let mut references = BTreeMap::new();
-        for target in &build.targets {
-            if let Some(reference) = self.refer(&target.definition, &scope, &host.rules)? {
+        for target in build.targets {
+            let reference = self.refer(&target.definition, &scope, &host.rules, target.scanned)?;
+            if let Some(reference) = reference {
                 references.insert(target.platform.to_string(), reference);
             }
         }

@@ -17,6 +17,8 @@ pub struct Reference {
     pub id: Arc<str>,
     /// The definition that leads to it; a client may hand it to another build as an input.
     pub definition: Arc<pb::Definition>,
+    /// What a scanner of packages looks at beside the result, by name.
+    pub(super) scanned: Arc<BTreeMap<String, pb::Definition>>,
     /// Whose request made it.
     pub(super) scope: Arc<Scope>,
     /// `None` is scratch.

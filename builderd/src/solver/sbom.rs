@@ -9,12 +9,15 @@ use proto::pb;
 use registry::image::ImageConfig;
 
 use super::attest::{AttestError, SbomRequest, Told};
+use super::outcome::Reference;
 use super::{Job, SolveError};
 use crate::exporters::{Attestation, AttestationContent, REASON, SBOM_CORE};
 use crate::frontend::{ResolveMode, WantedImage};
 use crate::graph::builder::{Builder, Note, Operation};
 
 const SOURCE: &str = "/run/src/core/sbom";
+/// Below it, what the Dockerfile wants to be scanned as well.
+const EXTRAS: &str = "/run/src/extras";
 const DESTINATION: &str = "/run/out";
 const CORE: &str = "sbom";
 const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
@@ -41,7 +44,7 @@ impl Job {
                 continue;
             };
             let definition = scanner
-                .definition(request, result.id, &reference.definition)
+                .definition(request, result.id, reference)
                 .map_err(failed)?;
             let snapshots = match self.load(&definition)? {
                 Some(edge) => self.evaluate(&[edge]).await?,
@@ -100,7 +103,7 @@ impl Scanner {
         &self,
         request: &SbomRequest,
         name: &str,
-        result: &pb::Definition,
+        result: &Reference,
     ) -> Result<pb::Definition, AttestError> {
         let config = &self.config.config;
         let args: Vec<String> = config.entrypoint.iter().chain(&config.cmd).cloned().collect();
@@ -125,7 +128,7 @@ impl Scanner {
             note: Note::default(),
         });
         let mut inputs = vec![image];
-        let scanned = builder.import(result);
+        let scanned = builder.import(&result.definition);
         let input = scanned.map_or(-1, |_| 1);
         inputs.extend(scanned);
         let mount = |dest: &str, input, output| pb::Mount {
@@ -134,7 +137,7 @@ impl Scanner {
             dest: dest.to_owned(),
             ..pb::Mount::default()
         };
-        let mounts = vec![
+        let mut mounts = vec![
             mount("/", 0, 0),
             pb::Mount {
                 mount_type: pb::MountType::Tmpfs.into(),
@@ -147,10 +150,22 @@ impl Scanner {
             },
             mount(DESTINATION, -1, 1),
         ];
-        let told = [
+        let mut told = vec![
             format!("BUILDKIT_SCAN_DESTINATION={DESTINATION}/"),
             format!("BUILDKIT_SCAN_SOURCE={SOURCE}"),
         ];
+        if !result.scanned.is_empty() {
+            told.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}"));
+        }
+        for (name, definition) in result.scanned.iter() {
+            let output = builder.import(definition);
+            let input = output.map_or(-1, |_| i64::try_from(inputs.len()).unwrap_or(-1));
+            inputs.extend(output);
+            mounts.push(pb::Mount {
+                readonly: true,
+                ..mount(&format!("{EXTRAS}/{CORE}-{name}"), input, -1)
+            });
+        }
         let parameters = request.parameters.iter();
         let parameters = parameters.map(|(key, value)| format!("BUILDKIT_SCAN_{key}={value}"));
         let env = config.env.iter().cloned().chain(told).chain(parameters);

@@ -411,11 +411,7 @@ impl Images {
             }
             remote.push(RemoteLayer {
                 diff_id: diff_id.clone(),
-                descriptor: store::Descriptor {
-                    media_type: layer.media_type.clone(),
-                    digest: layer.digest.clone(),
-                    size: layer.size,
-                },
+                descriptor: store::Descriptor::of_layer(layer),
                 repository: origin.repository(pinned),
                 made: None,
             });

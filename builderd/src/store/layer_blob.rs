@@ -11,10 +11,11 @@ use registry::digest::Digest;
 use tokio::sync::OwnedMutexGuard;
 
 use super::compress::{Blocks, Compression, CompressionKind, compress, decompress};
+use super::estargz::TOC_DIGEST;
 use super::layers::LayerRecord;
 use super::pack::{PackError, pack};
 use super::pool::cores;
-use super::{BlobError, Descriptor, LayerError, LayerId, RemoteBlob, Store, WorkLost};
+use super::{BlobError, Conversion, Descriptor, LayerError, LayerId, RemoteBlob, Store, WorkLost};
 
 /// A layer as an image names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +67,16 @@ pub enum LayerBlobError {
 }
 
 /// What a blob is made of.
-enum Source {
+pub(super) enum Source {
     Folder(PathBuf),
     Blob(Digest),
+}
+
+pub(super) fn blob_failed(layer: &LayerId, source: BlobError) -> LayerBlobError {
+    LayerBlobError::Blob {
+        layer: layer.clone(),
+        source,
+    }
 }
 
 impl Store {
@@ -83,29 +91,43 @@ impl Store {
         if let Some(blob) = self.known_blob(layer, compression, came_as)? {
             return Ok(blob);
         }
+        if compression.kind == CompressionKind::Estargz {
+            let conversion = Conversion {
+                compression,
+                latest: None,
+            };
+            return self.converted_blob(layer, conversion, came_as).await;
+        }
         let _alone = self.lock_layer(layer).await;
         if let Some(blob) = self.known_blob(layer, compression, came_as)? {
             return Ok(blob);
         }
-        let record = self.layer_record(layer)?;
-        let source = match came_as.cloned().or(record.remote) {
-            None => Source::Folder(self.layer_folder(layer)),
-            Some(remote) if self.blobs().has(&remote.descriptor.digest) => {
-                Source::Blob(remote.descriptor.digest)
-            }
-            Some(remote) => {
-                return Err(LayerBlobError::Absent {
-                    layer: layer.clone(),
-                    remote,
-                });
-            }
-        };
+        let source = self.source_of(layer, came_as)?;
+        let expected = self.layer_record(layer)?.diff_id;
         let (store, layer) = (self.clone(), layer.clone());
         // The work records its result itself, so that it is not lost if nobody waits any more.
         self.inner()
             .compressors
-            .run(move || store.make_blob(&layer, compression, &source, record.diff_id))
+            .run(move || store.make_blob(&layer, compression, &source, expected))
             .await?
+    }
+
+    /// What a blob of this layer is made of.
+    pub(super) fn source_of(
+        &self,
+        layer: &LayerId,
+        came_as: Option<&RemoteBlob>,
+    ) -> Result<Source, LayerBlobError> {
+        match came_as.cloned().or(self.layer_record(layer)?.remote) {
+            None => Ok(Source::Folder(self.layer_folder(layer))),
+            Some(remote) if self.blobs().has(&remote.descriptor.digest) => {
+                Ok(Source::Blob(remote.descriptor.digest))
+            }
+            Some(remote) => Err(LayerBlobError::Absent {
+                layer: layer.clone(),
+                remote,
+            }),
+        }
     }
 
     /// Waits until nobody else fetches or compresses this layer, and keeps others from it.
@@ -127,7 +149,7 @@ impl Store {
         lock.lock_owned().await
     }
 
-    fn layer_record(&self, layer: &LayerId) -> Result<LayerRecord, LayerBlobError> {
+    pub(super) fn layer_record(&self, layer: &LayerId) -> Result<LayerRecord, LayerBlobError> {
         self.read_layer(layer)
             .map_err(|source| LayerBlobError::Record {
                 layer: layer.clone(),
@@ -148,8 +170,10 @@ impl Store {
             return Ok(None);
         };
         if let Some(remote) = came_as.cloned().or(record.remote) {
-            let as_wanted =
-                CompressionKind::of_media_type(&remote.descriptor.media_type) == Some(compression.kind);
+            let as_wanted = match compression.kind {
+                CompressionKind::Estargz => remote.descriptor.annotations.contains_key(TOC_DIGEST),
+                kind => CompressionKind::of_media_type(&remote.descriptor.media_type) == Some(kind),
+            };
             if as_wanted || !compression.force {
                 self.blobs().hold(&remote.descriptor.digest);
                 return Ok(Some(LayerBlob {
@@ -179,17 +203,17 @@ impl Store {
         source: &Source,
         expected: Option<Digest>,
     ) -> Result<LayerBlob, LayerBlobError> {
-        let blob_failed = |source| LayerBlobError::Blob {
-            layer: layer.clone(),
-            source,
-        };
+        let blob_failed = |source| blob_failed(layer, source);
         let mut writer = self.blobs().writer(None).map_err(blob_failed)?;
         let (diff_id, size) = match source {
-            Source::Folder(folder) => compress(compression, cores(), &mut writer, |out| pack(folder, out))
-                .map_err(|source| LayerBlobError::Pack {
-                    layer: layer.clone(),
-                    source,
-                })?,
+            Source::Folder(folder) => {
+                compress(compression, cores(), &mut writer, |out| pack(folder, None, out)).map_err(
+                    |source| LayerBlobError::Pack {
+                        layer: layer.clone(),
+                        source,
+                    },
+                )?
+            }
             Source::Blob(digest) => {
                 let blob = self.blobs().open(digest).map_err(blob_failed)?;
                 compress(compression, cores(), &mut writer, |out: &mut Blocks<'_>| {
@@ -210,11 +234,7 @@ impl Store {
             });
         }
         let (digest, blob_size) = writer.commit().map_err(blob_failed)?;
-        let descriptor = Descriptor {
-            media_type: compression.kind.media_type().to_owned(),
-            digest,
-            size: blob_size,
-        };
+        let descriptor = Descriptor::new(compression.kind.media_type(), digest, blob_size);
         self.update_layer(layer, |known| {
             let mut record = known.unwrap_or_else(|| LayerRecord::new(std::time::SystemTime::now()));
             record.diff_id = Some(diff_id.clone());

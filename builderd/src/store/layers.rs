@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use registry::digest::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
 use super::folder::{StateFolder, random_name};
 use super::metadata::{ReadError, Table};
 use super::usage::Content;
@@ -30,6 +31,44 @@ pub struct Descriptor {
     pub media_type: String,
     pub digest: Digest,
     pub size: u64,
+    /// Where else the blob can be had, if its image is not to carry it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// What readers of the image are to know of the blob.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// A layer as the manifest of an image describes it.
+    pub fn of_layer(layer: &registry::Descriptor) -> Self {
+        let kept = [TOC_DIGEST, UNCOMPRESSED_SIZE].into_iter();
+        let kept = kept.filter_map(|key| Some((key.to_owned(), layer.annotation(key)?.to_owned())));
+        Self {
+            urls: layer.urls.clone(),
+            annotations: kept.collect(),
+            ..Self::new(&layer.media_type, layer.digest.clone(), layer.size)
+        }
+    }
+}
+
+/// A blob whose tar is not that of its layer: it was changed on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Converted {
+    /// What was changed and how it is compressed, as a name.
+    pub form: String,
+    pub diff_id: Digest,
+    pub descriptor: Descriptor,
 }
 
 /// Where the blob of an image layer can be had.
@@ -50,12 +89,15 @@ pub struct LayerRecord {
     /// Blobs made of this layer, by the name of their compression and level.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub blobs: BTreeMap<String, Descriptor>,
+    /// Blobs that were made of this layer for some exports only, the last one made at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub converted: Vec<Converted>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteBlob>,
     /// Bytes of the uncompressed tar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    #[serde(with = "unix_seconds")]
+    #[serde(with = "unix_time")]
     pub created_at: SystemTime,
     #[serde(with = "unix_seconds")]
     pub last_used: SystemTime,
@@ -280,7 +322,8 @@ impl Store {
 
     /// What goes when the layer goes.
     pub(super) fn layer_path(&self, id: &LayerId) -> PathBuf {
-        self.inner().folder.layers().join(id.folder_name())
+        self.cache_of(id)
+            .unwrap_or_else(|| self.inner().folder.layers().join(id.folder_name()))
     }
 
     pub fn has_folder(&self, id: &LayerId) -> bool {
@@ -489,6 +532,7 @@ impl LayerRecord {
             description: String::new(),
             diff_id: None,
             blobs: BTreeMap::new(),
+            converted: Vec::new(),
             remote: None,
             size: None,
             created_at: now,
@@ -499,6 +543,35 @@ impl LayerRecord {
             parent: None,
             step: String::new(),
         }
+    }
+}
+
+/// Times as seconds and nanoseconds, which histories of images tell. Whole seconds alone are read as well.
+mod unix_time {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Exact(u64, u32),
+        Seconds(u64),
+    }
+
+    pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (since.as_secs(), since.subsec_nanos()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        let (seconds, nanoseconds) = match Stored::deserialize(deserializer)? {
+            Stored::Exact(seconds, nanoseconds) => (seconds, nanoseconds.min(999_999_999)),
+            Stored::Seconds(seconds) => (seconds, 0),
+        };
+        SystemTime::UNIX_EPOCH
+            .checked_add(Duration::new(seconds, nanoseconds))
+            .ok_or_else(|| serde::de::Error::custom("time out of range"))
     }
 }
 

@@ -53,13 +53,14 @@ struct Folder {
     names: Vec<CString>,
 }
 
-/// Writes the tar of the layer in `folder`.
-pub(super) fn pack(folder: &Path, out: &mut Blocks<'_>) -> Result<(), PackError> {
+/// Writes the tar of the layer in `folder`; no time in it is after `latest`, in seconds.
+pub(super) fn pack(folder: &Path, latest: Option<i64>, out: &mut Blocks<'_>) -> Result<(), PackError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, folder, flags, Mode::empty()).map_err(failed("open", b"the folder"))?;
     // The root's own entry is left out, as in BuildKit's layers; a mark on it cannot be.
     let mut pack = Pack {
         out,
+        latest: latest.unwrap_or(i64::MAX),
         header: Vec::new(),
         links: HashMap::new(),
     };
@@ -88,6 +89,7 @@ pub(super) fn pack(folder: &Path, out: &mut Blocks<'_>) -> Result<(), PackError>
 
 struct Pack<'a, 'b> {
     out: &'a mut Blocks<'b>,
+    latest: i64,
     header: Vec<u8>,
     /// The first name of files that have several.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -220,7 +222,7 @@ impl Pack<'_, '_> {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mtime: Time {
-                seconds: stat.st_mtime,
+                seconds: stat.st_mtime.min(self.latest),
                 nanoseconds: 0,
             },
             xattrs,

@@ -62,7 +62,11 @@ impl Store {
                 inner.folder.discard(&entry.path());
             }
         }
-        Ok(())
+        self.record_caches().map_err(|source| super::OpenError::Folder {
+            doing: "read",
+            path: inner.folder.caches(),
+            source,
+        })
     }
 }
 
@@ -70,8 +74,11 @@ impl Store {
     /// Forgets a layer whose folder went without its record; nobody else can bring it here again.
     fn sweep_half_removed(&self, id: &[u8]) -> bool {
         let layer = LayerId::new(String::from_utf8_lossy(id));
-        let gone =
-            !self.has_folder(&layer) && self.layer(&layer).is_none_or(|record| record.remote.is_none());
+        let has_files = match self.cache_of(&layer) {
+            Some(path) => path.is_dir(),
+            None => self.has_folder(&layer),
+        };
+        let gone = !has_files && self.layer(&layer).is_none_or(|record| record.remote.is_none());
         if gone {
             self.inner().metadata.remove(Table::Layers, id);
         }

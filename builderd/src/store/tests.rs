@@ -281,11 +281,7 @@ fn remote_layers_gather_repositories_and_keep_them_when_they_are_unpacked() {
     let diff_id = digest("layer");
     let remote = |repository: &str| RemoteLayer {
         diff_id: diff_id.clone(),
-        descriptor: Descriptor {
-            media_type: "application/x".into(),
-            digest: digest("blob"),
-            size: 7,
-        },
+        descriptor: Descriptor::new("application/x", digest("blob"), 7),
         repository: Some(repository.into()),
         made: None,
     };
@@ -317,11 +313,7 @@ fn what_another_image_says_of_a_layer_replaces_nothing_but_what_was_verified_doe
     let diff_id = digest("layer");
     let id = LayerId::of_image(&diff_id);
     let blob = |text: &str, repository: &str| RemoteBlob {
-        descriptor: Descriptor {
-            media_type: "application/x".into(),
-            digest: digest(text),
-            size: 7,
-        },
+        descriptor: Descriptor::new("application/x", digest(text), 7),
         repositories: vec![repository.into()],
     };
     for (text, repository) in [("first", "r/a"), ("other", "r/b")] {
@@ -347,11 +339,7 @@ fn after_a_restart_of_the_machine_only_finished_image_layers_stay() {
         let id = LayerId::of_image(&diff_id);
         let remote = RemoteLayer {
             diff_id,
-            descriptor: Descriptor {
-                media_type: "application/x".into(),
-                digest: digest("blob"),
-                size: 7,
-            },
+            descriptor: Descriptor::new("application/x", digest("blob"), 7),
             repository: Some("r/a".into()),
             made: None,
         };

@@ -155,6 +155,9 @@ impl Store {
             let noted = self.update_existing_layer(&layer, |record| {
                 record.uses += uses.count;
                 record.last_used = record.last_used.max(uses.last);
+                if record.content == Content::CacheMount {
+                    record.disk_size = None;
+                }
             });
             if let Err(error) = noted {
                 tracing::debug!(%layer, error = &error as &dyn std::error::Error, "use not noted");
@@ -269,13 +272,18 @@ impl Store {
             .parent
             .as_ref()
             .filter(|parent| inventory.layers.contains_key(parent));
+        let is_cache = record.content == Content::CacheMount;
+        let files = match is_cache {
+            true => self.cache_size(id, record),
+            false => self.folder_size(id, record),
+        };
         Usage {
             id: id.to_string(),
             content: record.content,
             description: description(record),
             parents: parent.iter().map(ToString::to_string).collect(),
-            size: self.folder_size(id, record) + blobs,
-            mutable: false,
+            size: files + blobs,
+            mutable: is_cache,
             in_use: self.inner().holds.lock().holds_layer(id),
             created_at: record.created_at,
             last_used: record.last_used,
@@ -310,8 +318,12 @@ impl Store {
 pub(super) fn blobs_of(record: &LayerRecord) -> impl Iterator<Item = &Digest> {
     let came_as = record.remote.iter().map(|remote| &remote.descriptor.digest);
     let made = record.blobs.values().map(|made| &made.digest);
+    let converted = record.converted.iter().map(|made| &made.descriptor.digest);
     let mut seen = HashSet::new();
-    came_as.chain(made).filter(move |digest| seen.insert(*digest))
+    came_as
+        .chain(made)
+        .chain(converted)
+        .filter(move |digest| seen.insert(*digest))
 }
 
 fn description(record: &LayerRecord) -> String {

@@ -124,6 +124,39 @@ fn usage_is_told_removed_and_built_again_with_the_same_digest() {
     assert_eq!(built("one"), built("two"), "the same digests");
 }
 
+#[test]
+fn folders_that_steps_keep_are_listed_and_pruned() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let api = api(&world);
+    let dockerfile = "FROM @base@\nARG RUN\nRUN --mount=type=cache,id=kept,target=/cache echo $RUN >> /cache/runs; wc -l < /cache/runs\n";
+    let context = world.context("context", &[("Dockerfile", dockerfile)]);
+    world.build(&context, &["--build-arg=RUN=1"]).succeeded();
+    let listed = api.disk_usage(&["type==exec.cachemount"]).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert!(
+        listed[0].mutable && !listed[0].in_use && listed[0].size > 0,
+        "{listed:?}"
+    );
+    assert_eq!(listed[0].description, "cached mount /cache with id \"kept\"");
+    world
+        .build(&context, &["--build-arg=RUN=2"])
+        .said(&[" 2\n"])
+        .succeeded();
+    let caches = PruneRequest {
+        filter: vec!["type==exec.cachemount".to_owned()],
+        ..PruneRequest::default()
+    };
+    assert_eq!(api.prune(caches).unwrap()[0].id, listed[0].id);
+    assert_eq!(api.disk_usage(&["type==exec.cachemount"]).unwrap(), []);
+    world
+        .build(&context, &["--build-arg=RUN=3"])
+        .said(&[" 1\n"])
+        .succeeded();
+}
+
 /// Bytes of the files below a folder.
 fn size(folder: &std::path::Path) -> u64 {
     let mut total = 0;

@@ -17,6 +17,7 @@ mod docker_plugin;
 mod docker_session;
 mod dockerfiles;
 mod downloads;
+mod exports;
 mod golden_lists;
 mod history;
 mod images;

@@ -100,10 +100,16 @@ impl Caches {
             .folders
             .get(&number)
             .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        let id = mount.cache_opt.as_ref().map_or("", |option| option.id.as_str());
+        let description = match id {
+            "" => format!("cached mount {}", mount.dest),
+            id if id == mount.dest => format!("cached mount {}", mount.dest),
+            id => format!("cached mount {} with id {id:?}", mount.dest),
+        };
         Ok(Mount {
             destination: mount.dest.clone(),
             source: Source::Folder {
-                path: store.cache_folder(key).map_err(failed)?,
+                path: store.cache_folder(key, &description).map_err(failed)?,
                 selector: mount.selector.clone(),
             },
             read_only: mount.readonly,

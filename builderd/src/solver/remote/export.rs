@@ -192,10 +192,7 @@ impl Job {
     fn created(&self, layer: &LayerId) -> String {
         let record = self.store().layer(layer);
         let at = record.map_or(SystemTime::UNIX_EPOCH, |record| record.created_at);
-        let at = jiff::Timestamp::try_from(at).unwrap_or_default();
-        jiff::Timestamp::from_second(at.as_second())
-            .unwrap_or_default()
-            .to_string()
+        jiff::Timestamp::try_from(at).unwrap_or_default().to_string()
     }
 
     async fn export_cache(
@@ -352,6 +349,9 @@ impl Job {
         let known = &blob.descriptor;
         let mut descriptor = Descriptor::new(&known.media_type, known.digest.clone(), known.size);
         descriptor.media_type = style.media_type(&descriptor);
+        for (key, value) in &known.annotations {
+            descriptor.set_annotation(key, value);
+        }
         descriptor.set_annotation(DIFF_ID, blob.diff_id.as_str());
         descriptor.set_annotation(CREATED, self.created(layer));
         Some(descriptor)

@@ -239,11 +239,7 @@ impl Layer {
         let created: Option<jiff::Timestamp> =
             descriptor.annotation(CREATED).and_then(|text| text.parse().ok());
         Some(Self {
-            descriptor: store::Descriptor {
-                media_type: descriptor.media_type.clone(),
-                digest: descriptor.digest.clone(),
-                size: descriptor.size,
-            },
+            descriptor: store::Descriptor::of_layer(descriptor),
             diff_id: descriptor.annotation(DIFF_ID)?.parse().ok()?,
             made: created.map(|at| Made {
                 description: descriptor.annotation(DESCRIPTION).unwrap_or_default().to_owned(),

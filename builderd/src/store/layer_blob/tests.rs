@@ -225,11 +225,11 @@ async fn a_layer_of_an_image_is_given_as_it_came() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(&tar).unwrap();
     let bytes = encoder.finish().unwrap();
-    let descriptor = Descriptor {
-        media_type: "application/vnd.docker.image.rootfs.diff.tar.gzip".into(),
-        digest: Digest::of(&bytes),
-        size: bytes.len() as u64,
-    };
+    let descriptor = Descriptor::new(
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        Digest::of(&bytes),
+        bytes.len() as u64,
+    );
     let remote = RemoteLayer {
         diff_id: diff_id.clone(),
         descriptor: descriptor.clone(),

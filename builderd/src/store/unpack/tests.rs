@@ -401,11 +401,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn descriptor(blob: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: "application/x".into(),
-        digest: Digest::of(blob),
-        size: blob.len() as u64,
-    }
+    Descriptor::new("application/x", Digest::of(blob), blob.len() as u64)
 }
 
 #[tokio::test]
