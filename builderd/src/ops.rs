@@ -10,6 +10,7 @@ use proto::pb;
 use registry::reference::ReferenceError;
 
 use crate::executor::step::StepError;
+use crate::sources::blob::BlobSourceError;
 use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
 use crate::sources::image::{FetchError, ImageError};
@@ -55,6 +56,8 @@ pub enum OpError {
     Git(Box<GitError>),
     #[error(transparent)]
     Http(Box<HttpError>),
+    #[error(transparent)]
+    Blob(Box<BlobSourceError>),
     /// A source that the client's policy does not let pass.
     #[error(transparent)]
     Policy(Box<crate::solver::PolicyError>),
@@ -140,6 +143,12 @@ impl From<FetchError> for OpError {
 impl From<GitError> for OpError {
     fn from(error: GitError) -> Self {
         Self::Git(Box::new(error))
+    }
+}
+
+impl From<BlobSourceError> for OpError {
+    fn from(error: BlobSourceError) -> Self {
+        Self::Blob(Box::new(error))
     }
 }
 

@@ -5,6 +5,7 @@
 //! flight is shared between builds by a lock per key. One loop per evaluation (`schedule`) owns the vertex states.
 
 mod attest;
+mod blobs;
 pub mod cache_key;
 mod container;
 mod content_key;

@@ -30,6 +30,7 @@ pub(super) const GATEWAY: &[&str] = &[
     "resolveimage.resolvemode",
     "source.metaresolver",
     "source.metaresolver.http.checksumrequest",
+    "source.metaresolver.image.attestations",
 ];
 
 /// Of operations, sources and exporters.
@@ -38,6 +39,7 @@ pub(super) const OPERATIONS: &[&str] = &[
     "source.image.resolvemode",
     "source.image.checksum",
     "source.image.layerlimit",
+    "source.imageblob",
     "source.ocilayout",
     "source.local",
     "source.local.unique",
@@ -47,6 +49,7 @@ pub(super) const OPERATIONS: &[&str] = &[
     "source.local.excludepatterns",
     "source.local.sharedkeyhint",
     "source.local.differ",
+    "source.local.metadatatransfer",
     "source.git",
     "source.git.keepgitdir",
     "source.git.fullurl",
@@ -58,6 +61,8 @@ pub(super) const OPERATIONS: &[&str] = &[
     "source.git.skipsubmodules",
     "source.git.mtime",
     "source.git.fetchbycommit",
+    "source.git.bundle",
+    "source.git.checkoutbundle",
     "exec.secretenv",
     "exec.mount.cache",
     "exec.mount.cache.sharing",

@@ -319,7 +319,7 @@ async fn what_is_not_there_is_refused_by_name() {
     };
     assert!(refused(broken).await.contains("invalid definition"));
     let needs = pb::OpMetadata {
-        caps: BTreeMap::from([("source.git.bundle".into(), true)]),
+        caps: BTreeMap::from([("source.tape".into(), true)]),
         ..Default::default()
     };
     let definition = pb::Definition {
@@ -333,7 +333,7 @@ async fn what_is_not_there_is_refused_by_name() {
     };
     assert_eq!(
         refused(needy).await,
-        "the definition needs source.git.bundle, which is not supported"
+        "the definition needs source.tape, which is not supported"
     );
 }
 

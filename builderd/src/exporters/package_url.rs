@@ -38,6 +38,13 @@ pub fn of_image(
     format!("pkg:{kind}/{name}{separator}{}", qualifiers.join("&"))
 }
 
+/// The package URL of a bundle of git commits, which stands for the repository at `url`.
+pub fn of_bundle(kind: &str, place: &Reference, url: &str) -> String {
+    let repository = place.repository().to_string();
+    let bundle = of_image(kind, &repository, None, Some("bundle"));
+    format!("{bundle}&vcs_url={}", escaped(url))
+}
+
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {

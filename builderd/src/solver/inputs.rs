@@ -21,6 +21,7 @@ use crate::ops::OpError;
 use crate::ops::exec::{Agents, Caches, Lent, Secrets};
 use crate::progress::VertexProgress;
 use crate::session::{ContentStore, SessionError};
+use crate::sources::blob::{self, BlobSource};
 use crate::sources::git::{self, Git, GitError, GitSource, Objects, Resolved};
 use crate::sources::http::{self, HttpError, HttpSource, Loaded};
 use crate::sources::image::{self, FetchError, Freshness, Image, ImageError};
@@ -116,6 +117,11 @@ impl Job {
                 }));
                 snapshot
             }
+            Some((blob::REGISTRY | blob::LAYOUT, _)) => {
+                let (done, material) = self.blob(BlobSource::parse(source)?, progress).await?;
+                note(material);
+                return Ok(done);
+            }
             Some((GIT, _)) => return self.repository(source, vertex, progress).await,
             Some((HTTP | HTTPS, _)) => {
                 let request = self.download(source, progress)?;
@@ -133,8 +139,8 @@ impl Job {
             _ => {
                 let what = &source.identifier;
                 return Err(OpError::Unsupported(format!(
-                    "source {what} is not supported: use an image, an OCI layout, a folder, a git repository or an http \
-                     address"
+                    "source {what} is not supported: use an image, an OCI layout, a blob of either, a folder, a git \
+                     repository or an http address"
                 )));
             }
         };
@@ -199,20 +205,14 @@ impl Job {
     ) -> Result<Done, OpError> {
         let source = GitSource::parse(source)?;
         let store = self.store();
-        let request = git::Request::open(
-            Git::default(),
-            source,
-            self.sessions(),
-            store.clone(),
-            progress.clone(),
-        )
-        .await?;
+        let request = self.git_request(source, progress).await?;
         let resolved = self.resolved(&request).await?;
         self.notes().material(
             &vertex.digest,
             Material::Git {
                 url: request.source().address(),
                 commit: resolved.commit.clone().unwrap_or_else(|| resolved.object.clone()),
+                bundle: request.source().bundle.clone(),
             },
         );
         let key = request.source().cache_key(&resolved);
@@ -242,9 +242,7 @@ impl Job {
         progress.start();
         let resolve = async {
             let source = GitSource::parse(source)?;
-            let store = self.store().clone();
-            let request =
-                git::Request::open(Git::default(), source, self.sessions(), store, progress.clone()).await?;
+            let request = self.git_request(source, &progress).await?;
             let mut resolved = self.resolved(&request).await?;
             let objects = match wanted {
                 WantedObjects::None => Objects::default(),
@@ -295,6 +293,25 @@ impl Job {
         let loaded = request.load().await?;
         self.seen().keep_file(key, &loaded);
         Ok(loaded)
+    }
+
+    /// Prepares the use of a repository; with the bundle that stands for it, if there is one.
+    async fn git_request(
+        &self,
+        source: GitSource,
+        progress: &VertexProgress,
+    ) -> Result<git::Request, GitError> {
+        let bundle = match &source.bundle {
+            Some(place) => {
+                let brought = self.bring_blob(place, progress).await;
+                brought.map_err(|error| GitError::Bundle(Box::new(error)))?;
+                Some(self.store().blobs().path(&place.digest))
+            }
+            None => None,
+        };
+        let (sessions, store) = (self.sessions(), self.store().clone());
+        let request = git::Request::open(Git::default(), source, sessions, store, progress.clone()).await?;
+        Ok(request.with_bundle(bundle))
     }
 
     /// What a repository's reference named when this build first asked.

@@ -36,7 +36,7 @@ pub enum PolicyError {
     },
     #[error(transparent)]
     Rules(#[from] RuleError),
-    #[error("the policy asks more than {MOST_QUESTIONS} times about source {0:?}")]
+    #[error("too many policy requests: more than {MOST_QUESTIONS} about source {0:?}")]
     Insatiable(String),
     #[error("the policy asks about another source than {0:?}")]
     OtherSource(String),

@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use registry::Digest;
 
+use crate::sources::blob::BlobPlace;
+
 pub use capture::Subject;
 pub use predicate::Options;
 pub(super) use producers::{Producers, Registration};
@@ -46,6 +48,8 @@ pub enum Material {
     Git {
         url: String,
         commit: String,
+        /// What the commits came in, if not from the repository.
+        bundle: Option<BlobPlace>,
     },
     Http {
         url: String,

@@ -1,17 +1,18 @@
 //! What is known of a source before it is used: the answer to `ResolveSourceMeta`, which policies may ask for as well.
 
 use binfmt::Platform;
+use bytes::Bytes;
 use dockerfile::address::without_credentials;
 use proto::gateway::checksum_request::ChecksumAlgo;
 use proto::gateway::{
-    ChecksumResponse, ResolveSourceGitRequest, ResolveSourceGitResponse, ResolveSourceHttpRequest,
-    ResolveSourceHttpResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest,
-    ResolveSourceMetaResponse,
+    AttestationChain, Blob, ChecksumResponse, ResolveSourceGitRequest, ResolveSourceGitResponse,
+    ResolveSourceHttpRequest, ResolveSourceHttpResponse, ResolveSourceImageResponse,
+    ResolveSourceMetaRequest, ResolveSourceMetaResponse,
 };
 use proto::pb;
-use registry::Reference;
 use registry::digest::Algorithm;
 use registry::reference::ReferenceError;
+use registry::{Descriptor, Digest, Reference};
 
 use super::Job;
 use super::inputs::{self, WantedObjects};
@@ -19,9 +20,10 @@ use super::policy::PolicyError;
 use super::provenance::{ImageMaterial, Scope};
 use super::rules::Rules;
 use crate::frontend::{Layout, ResolveMode, WantedImage};
+use crate::sources::blob;
 use crate::sources::git::GitError;
 use crate::sources::http::HttpError;
-use crate::sources::image::ImageError;
+use crate::sources::image::{Chain, ImageError};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceMetaError {
@@ -34,12 +36,12 @@ pub(crate) enum SourceMetaError {
     #[error("unsupported checksum algorithm {0}")]
     Algorithm(i32),
     #[error(
-        "the metadata of {0} cannot be resolved; only images, OCI layouts, git repositories and http addresses are supported"
+        "the metadata of {0} cannot be resolved; use an image, an OCI layout, a git repository or an http address"
     )]
     Scheme(String),
     #[error("could not resolve image due to policy")]
     Policy(#[source] Box<PolicyError>),
-    #[error("attestations of images are not resolved")]
+    #[error("the attestations of images in OCI layouts are not resolved: push the image to a registry")]
     Attestations,
     #[error(transparent)]
     Image(Box<ImageError>),
@@ -75,6 +77,30 @@ pub(crate) fn wanted_image(
         name,
         layout: None,
     })
+}
+
+fn chain_message(chain: Chain) -> AttestationChain {
+    let text = |digest: Digest| digest.to_string();
+    let blob = |(descriptor, data): (Descriptor, Bytes)| {
+        let message = proto::control::Descriptor {
+            media_type: descriptor.media_type,
+            digest: descriptor.digest.to_string(),
+            size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
+            annotations: descriptor.annotations.into_iter().flatten().collect(),
+        };
+        let blob = Blob {
+            descriptor: Some(message),
+            data,
+        };
+        (descriptor.digest.to_string(), blob)
+    };
+    AttestationChain {
+        root: text(chain.root),
+        image_manifest: text(chain.image),
+        attestation_manifest: chain.attestation.map(text).unwrap_or_default(),
+        signature_manifests: chain.signatures.into_iter().map(text).collect(),
+        blobs: chain.blobs.into_iter().map(blob).collect(),
+    }
 }
 
 fn named(log_name: String, default: impl FnOnce() -> String) -> String {
@@ -123,6 +149,11 @@ impl Job {
                 self.file_meta(source, request.http.unwrap_or_default(), &name)
                     .await
             }
+            // Nothing is known of these before they are used; but a policy may have put one in the place of an image.
+            Some(("local", _) | (blob::REGISTRY | blob::LAYOUT, _)) => Ok(ResolveSourceMetaResponse {
+                source: Some(source),
+                ..ResolveSourceMetaResponse::default()
+            }),
             _ => Err(SourceMetaError::Scheme(source.identifier)),
         }
     }
@@ -136,9 +167,7 @@ impl Job {
         reference: &str,
     ) -> Result<ResolveSourceMetaResponse, SourceMetaError> {
         let options = request.image.unwrap_or_default();
-        if options.attestation_chain || !options.resolve_attestations.is_empty() {
-            return Err(SourceMetaError::Attestations);
-        }
+        let chained = options.attestation_chain || !options.resolve_attestations.is_empty();
         let platform = request.platform.as_ref();
         let mut wanted = wanted_image(reference, platform, &request.resolve_mode, request.log_name)?;
         if scheme == "oci-layout" {
@@ -149,6 +178,9 @@ impl Job {
             });
         }
         let local = wanted.layout.is_some();
+        if chained && local {
+            return Err(SourceMetaError::Attestations);
+        }
         let registry_platform = inputs::to_registry(&wanted.platform);
         let image = self
             .look_up_image(wanted)
@@ -156,10 +188,19 @@ impl Job {
             .map_err(|error| SourceMetaError::Image(Box::new(error)))?;
         scope.looked_up(ImageMaterial {
             reference: image.reference.to_string(),
-            platform: Some(registry_platform),
+            platform: Some(registry_platform.clone()),
             digest: image.digest.clone(),
             local,
         });
+        let chain = if chained {
+            let pinned = image.reference.clone().pinned(image.digest.clone());
+            self.images()
+                .chain(&pinned, &registry_platform, &options.resolve_attestations)
+                .await
+                .map_err(|error| SourceMetaError::Image(Box::new(error)))?
+        } else {
+            None
+        };
         source.identifier = format!("{scheme}://{}", image.reference);
         let config = if options.no_config {
             Default::default()
@@ -171,7 +212,7 @@ impl Job {
             image: Some(ResolveSourceImageResponse {
                 digest: image.digest.to_string(),
                 config,
-                ..ResolveSourceImageResponse::default()
+                attestation_chain: chain.map(chain_message),
             }),
             ..ResolveSourceMetaResponse::default()
         })

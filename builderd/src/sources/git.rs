@@ -6,6 +6,7 @@
 //! (`command`). Submodules are sources of their own (`submodules`): their addresses are looked at before git is.
 
 mod access;
+mod bundle;
 mod checkout;
 mod command;
 mod fetch;
@@ -24,6 +25,7 @@ use proto::pb;
 
 use crate::progress::VertexProgress;
 use crate::session::{Group, SessionError};
+use crate::sources::blob::{BlobPlace, BlobSourceError};
 use crate::store::view::ViewError;
 use crate::store::{CacheKey, LayerError, Snapshot, Store, WorkLost};
 
@@ -114,6 +116,12 @@ pub enum GitError {
         #[source]
         source: Box<Self>,
     },
+    #[error("git.bundle requires git.checksum to be set: the commit that it is to bring")]
+    BundleWithoutChecksum,
+    #[error("git.checkoutbundle is incompatible with {0}")]
+    BundleOf(&'static str),
+    #[error("failed to fetch git bundle")]
+    Bundle(#[source] Box<BlobSourceError>),
     #[error("secret {0} cannot be sent: it holds a line break or is no text")]
     Secret(String),
     #[error("no SSH agent {id:?} is forwarded from the client: build with --ssh {id}")]
@@ -153,6 +161,10 @@ pub struct GitSource {
     pub submodules: bool,
     pub mtime: Mtime,
     pub fetch_by_commit: bool,
+    /// What has the commits instead of the repository.
+    pub bundle: Option<BlobPlace>,
+    /// The result is a bundle, not files.
+    pub as_bundle: bool,
     /// Names of secrets.
     pub header_secret: String,
     pub token_secret: String,
@@ -186,11 +198,29 @@ impl GitSource {
             "" => identity,
             full => transported(full).map_err(failed)?,
         };
+        let checksum = attributes.checksum()?;
+        let bundle = match attributes.text("git.bundle") {
+            "" => None,
+            _ if checksum.is_none() => return Err(GitError::BundleWithoutChecksum),
+            place => {
+                let place = BlobPlace::parse(place, &source.attrs);
+                Some(place.map_err(|error| GitError::Bundle(Box::new(error)))?)
+            }
+        };
+        let as_bundle = attributes.is_set("git.checkoutbundle");
+        if as_bundle && attributes.is_set("git.keepgitdir") {
+            return Err(GitError::BundleOf("git.keepgitdir"));
+        }
+        if as_bundle && !subfolder.is_empty() {
+            return Err(GitError::BundleOf("git.subdir"));
+        }
         Ok(Self {
             url,
             reference,
             subfolder,
-            checksum: attributes.checksum()?,
+            checksum,
+            bundle,
+            as_bundle,
             keep_git_dir: attributes.is_set("git.keepgitdir"),
             submodules: !attributes.is_set("git.skipsubmodules"),
             mtime: match attributes.text("git.mtime") {
@@ -228,7 +258,15 @@ impl GitSource {
     pub fn identity(&self) -> CacheKey {
         let by_commit = if self.fetch_by_commit { "by commit" } else { "" };
         let checksum = self.checksum.as_deref().unwrap_or_default();
-        let parts = [VERSION, &self.url.remote, &self.reference, checksum, by_commit];
+        let bundle = self.bundle.as_ref().map_or("", |place| place.digest.as_str());
+        let parts = [
+            VERSION,
+            &self.url.remote,
+            &self.reference,
+            checksum,
+            by_commit,
+            bundle,
+        ];
         CacheKey::new("git reference", parts)
     }
 
@@ -239,6 +277,9 @@ impl GitSource {
         let shown = self.shown();
         if self.keeps_git_dir() {
             parts.extend([resolved.reference.as_str(), &shown]);
+        }
+        if self.as_bundle {
+            parts = vec![VERSION, "bundle", &resolved.object, &resolved.reference];
         }
         parts.extend([
             self.subfolder.as_str(),
@@ -283,27 +324,12 @@ impl Attributes<'_> {
     }
 
     fn refuse(&self) -> Result<(), GitError> {
-        for (prefix, name, way_out) in [
-            (
-                "git.sig.",
-                "verified signatures",
-                "verify them before the build, and name the commit with its checksum",
-            ),
-            (
-                "git.bundle",
-                "bundles",
-                "push them to a repository that the daemon can reach",
-            ),
-            (
-                "git.checkoutbundle",
-                "bundles as results",
-                "take the git folder with git.keepgitdir",
-            ),
-        ] {
-            let wanted = |(key, value): (&String, &String)| key.starts_with(prefix) && value != "false";
-            if self.0.iter().any(wanted) {
-                return Err(GitError::Unsupported { name, way_out });
-            }
+        let wanted = |(key, value): (&String, &String)| key.starts_with("git.sig.") && value != "false";
+        if self.0.iter().any(wanted) {
+            return Err(GitError::Unsupported {
+                name: "verified signatures",
+                way_out: "verify them before the build, and name the commit with its checksum",
+            });
         }
         Ok(())
     }
@@ -316,6 +342,8 @@ pub struct Request {
     access: Access,
     store: Store,
     log: VertexProgress,
+    /// The file that stands for the repository.
+    bundle: Option<PathBuf>,
 }
 
 /// The objects behind a reference, as git stores them.
@@ -342,7 +370,15 @@ impl Request {
             access,
             store,
             log,
+            bundle: None,
         })
+    }
+
+    /// The same, with a file that has the commits instead of the repository.
+    #[must_use]
+    pub fn with_bundle(mut self, bundle: Option<PathBuf>) -> Self {
+        self.bundle = bundle;
+        self
     }
 
     pub fn source(&self) -> &GitSource {
@@ -351,7 +387,13 @@ impl Request {
 
     /// Finds out which commit is meant.
     pub async fn resolve(&self) -> Result<Resolved, GitError> {
-        remote::resolve(self).await
+        let mut resolved = remote::resolve(self).await?;
+        if self.bundle.is_some() {
+            let commit = self.fetched(&resolved).await?.commit().await?;
+            resolved.commit = Some(commit).filter(|commit| *commit != resolved.object);
+            resolved = resolved.check(self.source.checksum.as_deref())?;
+        }
+        Ok(resolved)
     }
 
     /// Brings the files of a commit into a layer.
@@ -359,6 +401,9 @@ impl Request {
         let fetched = self.fetched(resolved).await?;
         if let Some(expected) = &self.source.checksum {
             fetched.check(expected).await?;
+        }
+        if self.source.as_bundle {
+            return bundle::make(self, &fetched, resolved).await;
         }
         checkout::check_out(self, fetched, resolved).await
     }
@@ -401,6 +446,13 @@ impl Request {
 
     /// A call that reaches the server behind `url`, whose name in it is `origin`.
     fn call(&self, url: &str) -> command::Call<'_> {
-        self.access.apply(self.git.call().logged(&self.log), url)
+        let call = self.git.call().logged(&self.log);
+        match &self.bundle {
+            // Submodules come from their own repositories.
+            Some(bundle) if url == self.source.url.remote => call
+                .configured("remote.origin.url", bundle.to_string_lossy())
+                .environment("GIT_ALLOW_PROTOCOL", "file"),
+            _ => self.access.apply(call, url),
+        }
     }
 }

@@ -20,12 +20,14 @@ use proto::pb;
 use registry::digest::{Algorithm, Digest, DigestError, Hasher};
 use reqwest::Url;
 
+use super::one_file::Appearance;
 use crate::progress::VertexProgress;
 use crate::session::{Group, SessionError};
 use crate::store::view::ViewError;
 use crate::store::{CacheKey, LayerError, RecordKind, Snapshot, Store, WorkLost};
 
 pub use download::{Downloader, Limits};
+pub(super) use name::safe as safe_name;
 
 use download::{Answer, Call};
 use keep::{Known, Wanted};
@@ -82,7 +84,7 @@ pub enum HttpError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("digest mismatch for {url}: {found} (expected: {expected})")]
+    #[error("digest mismatch {found}: {expected} is expected of {url}")]
     Checksum {
         url: String,
         found: Digest,
@@ -120,9 +122,7 @@ pub struct HttpSource {
     url: Url,
     pub checksum: Option<Digest>,
     pub file_name: Option<String>,
-    pub mode: Option<u32>,
-    pub uid: u32,
-    pub gid: u32,
+    pub appearance: Appearance,
     /// Name of the secret that is the value of `Authorization`.
     pub auth_secret: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -153,9 +153,7 @@ impl HttpSource {
                 .transpose()
                 .map_err(HttpError::Digest)?,
             file_name: attributes.text("http.filename").map(str::to_owned),
-            mode: attributes.number("http.perm")?.map(|mode| mode & 0o7777),
-            uid: attributes.number("http.uid")?.unwrap_or_default(),
-            gid: attributes.number("http.gid")?.unwrap_or_default(),
+            appearance: attributes.appearance()?,
             auth_secret: attributes.text("http.authheadersecret").map(str::to_owned),
             headers: attributes.headers()?,
         })
@@ -164,15 +162,6 @@ impl HttpSource {
     /// The address as it may be shown.
     pub fn shown(&self) -> String {
         without_credentials(self.url.as_str())
-    }
-
-    /// What of the source, besides the file itself, determines the layer.
-    fn appearance(&self) -> [String; 3] {
-        [
-            format!("{:o}", self.mode.unwrap_or(keep::MODE)),
-            self.uid.to_string(),
-            self.gid.to_string(),
-        ]
     }
 
     /// Under what it is known what the server said last.
@@ -192,7 +181,7 @@ impl HttpSource {
     /// What the source is to a build, which takes it from the server once.
     pub fn identity(&self) -> CacheKey {
         let place = self.place().to_string();
-        CacheKey::new("http source", [place].into_iter().chain(self.appearance()))
+        CacheKey::new("http source", [place].into_iter().chain(self.appearance.parts()))
     }
 
     /// Under what the layer of a file with a demanded digest is known.
@@ -203,21 +192,34 @@ impl HttpSource {
         let parts = [VERSION, checksum.as_str(), name].map(str::to_owned);
         Some(CacheKey::new(
             "http file by digest",
-            parts.into_iter().chain(self.appearance()),
+            parts.into_iter().chain(self.appearance.parts()),
         ))
     }
 
     fn key(&self, known: &Known) -> CacheKey {
         let modified = known.modified.unwrap_or_default().to_string();
         let parts = [VERSION, known.digest.as_str(), &known.name, &modified].map(str::to_owned);
-        CacheKey::new("http file", parts.into_iter().chain(self.appearance()))
+        CacheKey::new("http file", parts.into_iter().chain(self.appearance.parts()))
     }
 }
 
-struct Attributes<'a>(&'a BTreeMap<String, String>);
+/// The attributes of a source that is one file.
+pub(super) struct Attributes<'a>(&'a BTreeMap<String, String>);
 
-impl Attributes<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
+impl<'a> Attributes<'a> {
+    pub(super) fn of(attributes: &'a BTreeMap<String, String>) -> Self {
+        Self(attributes)
+    }
+
+    pub(super) fn appearance(&self) -> Result<Appearance, HttpError> {
+        Ok(Appearance {
+            mode: self.number("http.perm")?.map(|mode| mode & 0o7777),
+            uid: self.number("http.uid")?.unwrap_or_default(),
+            gid: self.number("http.gid")?.unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0
             .get(name)
             .map(String::as_str)

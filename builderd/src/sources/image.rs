@@ -5,6 +5,7 @@
 //! configs are kept as blobs and asked for once; what a tag names is asked for once in each build.
 
 mod adopt;
+mod chain;
 mod fetch;
 mod layout;
 
@@ -20,6 +21,7 @@ use tokio::sync::OnceCell;
 use crate::session::SessionError;
 use crate::store::{self, LayerError, LayerId, RecordKind, RemoteBlob, RemoteLayer, Snapshot, Store};
 
+pub use chain::Chain;
 pub use fetch::FetchError;
 use layout::Origin;
 pub(crate) use layout::lowest;
@@ -100,6 +102,8 @@ pub enum ImageError {
         #[source]
         source: Box<SessionError>,
     },
+    #[error("the attestations of {reference} have more than {limit} bytes")]
+    Chain { reference: String, limit: u64 },
     #[error("{reference} names no digest: an image in an OCI layout needs one")]
     NoDigest { reference: String },
     #[error("cannot record the layers of {reference}")]
@@ -205,6 +209,7 @@ impl Images {
     ) -> Result<Arc<Image>, ImageError> {
         let reference = reference.clone().or_latest();
         let digest = self.digest(&reference, freshness).await?;
+        let given = reference.digest().is_some();
         let pinned = reference.pinned(digest);
         let platform = platform.normalised();
         let cell: ImageCell = self
@@ -216,12 +221,30 @@ impl Images {
             .clone();
         let image = cell
             .get_or_try_init(|| async {
-                self.load(pinned, &platform, &Origin::Registry)
-                    .await
-                    .map(Arc::new)
+                if given {
+                    self.check_place(&pinned).await?;
+                }
+                let image = self.load(pinned, &platform, &Origin::Registry).await?;
+                let (place, digest) = (place_of(&image.reference), image.digest.as_str());
+                self.store
+                    .put_record(RecordKind::Images, place.as_bytes(), digest.as_bytes());
+                Ok(Arc::new(image))
             })
             .await?;
         Ok(image.clone())
+    }
+
+    /// Fails unless the repository has what the reference pins. What is here may have come from another one, and a
+    /// name must not vouch for what it never had.
+    async fn check_place(&self, pinned: &Reference) -> Result<(), ImageError> {
+        let here = pinned.digest().and_then(|digest| self.store.blobs().size(digest));
+        let place = place_of(pinned);
+        let known = || self.store.get_record(RecordKind::Images, place.as_bytes());
+        if here.is_none() || matches!(known(), Ok(Some(_))) {
+            return Ok(());
+        }
+        let found = self.client.resolve(pinned).await;
+        found.map(drop).map_err(|source| resolve_failed(pinned, source))
     }
 
     /// What a reference names. The same for the whole build, even if the tag moves meanwhile.
@@ -446,6 +469,14 @@ impl Images {
                 repositories.push(name.clone());
             }
         }
+    }
+}
+
+/// Under what it is known that a repository had a manifest.
+fn place_of(pinned: &Reference) -> String {
+    match pinned.digest() {
+        Some(digest) => format!("{}@{digest}", pinned.repository()),
+        None => pinned.to_string(),
     }
 }
 

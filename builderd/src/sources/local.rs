@@ -7,6 +7,7 @@
 
 mod index;
 mod receive;
+mod selection;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -43,6 +44,8 @@ pub enum LocalError {
         name: &'static str,
         value: String,
     },
+    #[error("invalid pattern of files whose content is wanted")]
+    Pattern(#[source] dockerfile::ignore::PatternError),
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("receive {name}")]
@@ -99,6 +102,8 @@ pub struct LocalSource {
     pub session: Option<String>,
     pub shared_key_hint: String,
     pub differ: Differ,
+    /// If only the listing is wanted: the patterns of files that are wanted nevertheless.
+    pub listing: Option<Vec<String>>,
 }
 
 impl LocalSource {
@@ -112,7 +117,11 @@ impl LocalSource {
             name,
             values: &source.attrs,
         };
-        attributes.refuse("local.metadatatransfer", "false")?;
+        let listing = match attributes.text("local.metadatatransfer") {
+            "" | "false" => None,
+            "true" => Some(attributes.list("local.metadatatransferexclude")?),
+            value => return Err(attributes.unsupported("local.metadatatransfer", value)),
+        };
         let differ = match attributes.text("local.differ") {
             "" | "metadata" => Differ::Metadata,
             "none" => Differ::None,
@@ -130,6 +139,7 @@ impl LocalSource {
                 .map(str::to_owned),
             shared_key_hint: attributes.text("local.sharedkeyhint").to_owned(),
             differ,
+            listing,
         })
     }
 }
@@ -155,14 +165,6 @@ impl Attributes<'_> {
                     name,
                     source,
                 }),
-        }
-    }
-
-    fn refuse(&self, name: &'static str, unless: &str) -> Result<(), LocalError> {
-        match self.text(name) {
-            "" => Ok(()),
-            value if value == unless => Ok(()),
-            value => Err(self.unsupported(name, value)),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::media_type;
 use crate::reference::{Reference, Repository};
 
 /// Registries refuse larger manifests on push.
-const LARGEST_MANIFEST: u64 = 4 << 20;
+pub(super) const LARGEST_MANIFEST: u64 = 4 << 20;
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
 impl Client {

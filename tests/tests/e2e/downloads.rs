@@ -123,7 +123,7 @@ fn add_takes_files_and_asks_whether_they_have_changed() {
     assert_eq!(server.seen().len(), before);
     world.build_fails("wrong", &with(&wrong)).said(&[
         "Dockerfile:2",
-        &format!("digest mismatch for {file}: {right} (expected: {wrong})"),
+        &format!("digest mismatch {right}: {wrong} is expected of {file}"),
     ]);
 }
 

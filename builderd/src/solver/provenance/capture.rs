@@ -12,6 +12,7 @@ use super::request::{Told, redacted};
 use super::{ImageMaterial, Material, Notes, Scope};
 use crate::exporters::package_url;
 use crate::graph::digest_of;
+use crate::sources::blob::BlobPlace;
 
 /// One result that is told of.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Sources {
     images: Vec<ImageMaterial>,
     blobs: Vec<(String, Digest, bool)>,
     git: BTreeMap<String, String>,
+    /// With the repositories that they stand for.
+    bundles: BTreeMap<String, BlobPlace>,
     http: BTreeMap<String, Digest>,
     pub local: BTreeSet<String>,
 }
@@ -166,8 +169,12 @@ impl Sources {
                     self.blobs.push(blob);
                 }
             }
-            Material::Git { url, commit } => {
-                self.git.entry(redacted(&url)).or_insert(commit);
+            Material::Git { url, commit, bundle } => {
+                let url = redacted(&url);
+                if let Some(place) = bundle {
+                    self.bundles.entry(url.clone()).or_insert(place);
+                }
+                self.git.entry(url).or_insert(commit);
             }
             Material::Http { url, digest } => {
                 self.http.entry(redacted(&url)).or_insert(digest);
@@ -238,9 +245,18 @@ impl Sources {
         });
         let git = self.git.iter();
         let git = git.map(|(url, commit)| json!({ "uri": url, "digest": commit_set(commit) }));
+        let bundles = self.bundles.iter().map(|(url, place)| {
+            let uri = package_url::of_bundle(kind(place.layout.is_some()), &place.reference, url);
+            json!({ "uri": uri, "digest": digest_set(&place.digest) })
+        });
         let http = self.http.iter();
         let http = http.map(|(url, digest)| json!({ "uri": url, "digest": digest_set(digest) }));
-        images.chain(blobs).chain(git).chain(http).collect()
+        images
+            .chain(blobs)
+            .chain(git)
+            .chain(bundles)
+            .chain(http)
+            .collect()
     }
 }
 

@@ -162,7 +162,8 @@ impl<'a> Fetched<'a> {
         }
         if let Err(error) = by_name {
             // A server need not hand out what no reference of it names: then all of them must be looked through.
-            let refused = matches!(&error, GitError::Failed { messages, .. } if is_refusal(messages));
+            let refused = matches!(&error, GitError::Failed { messages, .. }
+                if self.request.bundle.is_some() || is_refusal(messages));
             if !refused || (reference.is_none() && self.request.source.fetch_by_commit) {
                 return Err(error);
             }

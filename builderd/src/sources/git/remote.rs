@@ -35,7 +35,7 @@ impl Resolved {
         }
     }
 
-    fn check(self, expected: Option<&str>) -> Result<Self, GitError> {
+    pub(super) fn check(self, expected: Option<&str>) -> Result<Self, GitError> {
         let Some(expected) = expected else { return Ok(self) };
         let commit = self.commit.as_deref().unwrap_or_default();
         if self.object.starts_with(expected) || commit.starts_with(expected) {
@@ -63,6 +63,13 @@ pub(super) async fn resolve(request: &Request) -> Result<Resolved, GitError> {
     if is_object_name(reference) {
         return Resolved::commit(reference).check(checksum);
     }
+    // Of a bundle nobody asks what its default branch is.
+    if reference.is_empty()
+        && source.bundle.is_some()
+        && let Some(commit) = checksum.filter(|commit| is_object_name(commit))
+    {
+        return Ok(Resolved::commit(commit));
+    }
     if source.fetch_by_commit {
         let commit = checksum
             .filter(|commit| is_object_name(commit))
@@ -86,7 +93,11 @@ pub(super) async fn resolve(request: &Request) -> Result<Resolved, GitError> {
     } else {
         named(request, reference).await?
     };
-    resolved.check(checksum)
+    match request.bundle {
+        // Its list does not say what tags are of.
+        Some(_) => Ok(resolved),
+        None => resolved.check(checksum),
+    }
 }
 
 async fn listed(request: &Request, arguments: &[&str]) -> Result<Vec<(String, String)>, GitError> {

@@ -95,6 +95,8 @@ impl World {
             submodules: true,
             mtime: Mtime::Checkout,
             fetch_by_commit: false,
+            bundle: None,
+            as_bundle: false,
             header_secret: String::new(),
             token_secret: String::new(),
             known_hosts: String::new(),
@@ -625,6 +627,69 @@ fn attributes_are_read_and_what_is_not_supported_is_named() {
     ] {
         assert_eq!(parse(identifier, attributes).unwrap_err().to_string(), problem);
     }
+}
+
+#[tokio::test]
+async fn a_bundle_has_all_that_a_commit_comes_from() {
+    let world = World::new();
+    for (name, options) in [("sha1", &[][..]), ("sha256", &["--object-format=sha256"])] {
+        let origin = world.origin(name, options);
+        let head = origin.git(&["rev-parse", "HEAD"]);
+        // A checkout before leaves a repository here in which the older commits are missing.
+        world.load(world.source(&origin, "main", "")).await.unwrap();
+        for reference in ["main", head.as_str(), "v1"] {
+            let wanted = GitSource {
+                as_bundle: true,
+                ..world.source(&origin, reference, "")
+            };
+            let bundle = world.load(wanted.clone()).await.unwrap().join("bundle");
+            let copy = Origin(world.folder.path().join(format!("{name}-{reference}")));
+            fs::create_dir(&copy.0).unwrap();
+            copy.git(&[&["init", "--quiet", "--bare"], options].concat());
+            let path = bundle.display().to_string();
+            copy.git(&["fetch", "--quiet", &path, "+refs/*:refs/*"]);
+            let commit = origin.git(&["rev-parse", &format!("{reference}^{{commit}}")]);
+            assert_eq!(
+                copy.git(&["log", "--format=%H", &commit]),
+                origin.git(&["log", "--format=%H", &commit])
+            );
+            // It stands for a repository that is gone.
+            let other = World::new();
+            let gone = Origin(world.folder.path().join("gone"));
+            for reference in [reference, &commit, ""] {
+                let source = GitSource {
+                    checksum: Some(commit.clone()),
+                    ..other.source(&gone, reference, "")
+                };
+                let request = other.request(source).await.with_bundle(Some(bundle.clone()));
+                let resolved = match reference {
+                    "" => Resolved::commit(&commit),
+                    _ => request.resolve().await.unwrap(),
+                };
+                let snapshot = request.check_out(&resolved).await.unwrap();
+                let files = listing(&other.store.layer_folder(&snapshot.layers()[0]));
+                let content = if commit == head { "three" } else { "one" };
+                assert_eq!(files["a.txt"], content, "{name} {reference}");
+            }
+        }
+    }
+    let parse = |attributes: &[(&str, &str)]| {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        GitSource::parse(&pb::SourceOp {
+            identifier: "git://e.com/a".to_owned(),
+            attrs: attributes.iter().map(owned).collect(),
+        })
+    };
+    let place = format!("docker-image+blob://e.com/a@sha256:{}", "0".repeat(64));
+    assert!(parse(&[("git.bundle", &place), ("git.checksum", "abc1")]).is_ok());
+    assert!(matches!(
+        parse(&[("git.bundle", &place)]),
+        Err(GitError::BundleWithoutChecksum)
+    ));
+    assert!(matches!(
+        parse(&[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")]),
+        Err(GitError::BundleOf("git.keepgitdir"))
+    ));
 }
 
 #[tokio::test]

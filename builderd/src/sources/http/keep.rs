@@ -1,9 +1,7 @@
 //! From the wire to a layer: written and hashed as it comes, and nothing of it stays unless all of it is right.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,11 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::download::{Call, Limits, Response, tag_of};
 use super::{HttpError, HttpSource, name};
 use crate::progress::StatusProgress;
-use crate::store::view::{Overlay, Time, View, ViewError};
+use crate::sources::one_file;
 use crate::store::{CachedResult, LayerDraft, LayerId, NewLayer, RecordKind, Snapshot, Store};
 
-/// Of a file whose mode nobody asked for.
-pub(super) const MODE: u32 = 0o600;
 /// Written at a time.
 const PIECE: usize = 1 << 20;
 
@@ -60,7 +56,7 @@ impl Wanted<'_> {
         let name = name::of(self.source, Some(&response.headers));
         let etag = tag_of(&response.headers);
         let draft = self.store.draft()?;
-        let file = create(&draft, &name).map_err(HttpError::Write)?;
+        let file = one_file::create(&draft, &name).map_err(HttpError::Write)?;
         let digest = self.receive(call, response, file, status).await?;
         if let Some(expected) = &self.source.checksum
             && *expected != digest
@@ -169,7 +165,9 @@ impl Wanted<'_> {
         let (store, source, known) = (self.store.clone(), self.source.clone(), known.clone());
         let pool = store.pool().clone();
         let publish = move || {
-            finish(&draft, &source, &known).map_err(HttpError::Write)?;
+            // A file whose age nobody knows is as old as it gets, so that it is the same every time.
+            let seconds = known.modified.unwrap_or_default();
+            one_file::finish(&draft, &known.name, source.appearance, seconds).map_err(HttpError::Write)?;
             // By its key: whoever was faster has the same file.
             let layer = LayerId::new(format!("http-{}", source.key(&known)));
             let new = NewLayer {
@@ -202,32 +200,6 @@ impl Wanted<'_> {
 struct Sink {
     file: File,
     hasher: Hasher,
-}
-
-fn overlay(draft: &LayerDraft) -> Result<Overlay, ViewError> {
-    Overlay::new(&View::open(&[])?, &draft.upper())
-}
-
-fn create(draft: &LayerDraft, name: &str) -> Result<File, ViewError> {
-    overlay(draft)?
-        .folder(Path::new("/"))?
-        .create_file(OsStr::new(name))
-}
-
-fn finish(draft: &LayerDraft, source: &HttpSource, known: &Known) -> Result<(), ViewError> {
-    let overlay = overlay(draft)?;
-    let root = overlay.folder(Path::new("/"))?;
-    let name = OsStr::new(&known.name);
-    // A file whose age nobody knows is as old as it gets, so that it is the same every time.
-    let time = Time {
-        seconds: known.modified.unwrap_or_default(),
-        nanoseconds: 0,
-    };
-    root.set_owner(name, source.uid, source.gid)?;
-    root.set_mode(name, source.mode.unwrap_or(MODE))?;
-    root.set_time(name, time)?;
-    root.set_own_time(time)?;
-    overlay.finish()
 }
 
 /// A date in one of HTTP's formats: today's, or those that old servers still write.

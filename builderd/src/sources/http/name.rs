@@ -22,7 +22,7 @@ pub(super) fn of(source: &HttpSource, headers: Option<&HeaderMap>) -> String {
 }
 
 /// One plain name, whatever was said.
-fn safe(name: &str) -> String {
+pub(in crate::sources) fn safe(name: &str) -> String {
     let name = name
         .trim()
         .trim_end_matches('/')

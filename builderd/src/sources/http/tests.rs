@@ -262,7 +262,7 @@ async fn a_demanded_digest_is_checked_and_then_enough() {
     let url = server.url("/a");
     assert_eq!(
         error,
-        format!("digest mismatch for {url}: {found} (expected: {wanted})")
+        format!("digest mismatch {found}: {wanted} is expected of {url}")
     );
 }
 
@@ -446,7 +446,7 @@ fn what_makes_no_sense_is_refused() {
             identifier: identifier.to_owned(),
             attrs: BTreeMap::from([(key.to_owned(), value.to_owned())]),
         })
-        .map(|source| source.mode)
+        .map(|source| source.appearance.mode)
         .map_err(|error| error.to_string())
     };
     assert_eq!(parse("http://e.com/a", "http.perm", "0644"), Ok(Some(0o644)));

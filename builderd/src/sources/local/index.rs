@@ -44,6 +44,19 @@ impl Place {
             exact.push(patterns.len().to_string());
             exact.extend(patterns.iter().cloned());
         }
+        let folder = match &source.listing {
+            // What is left of a folder is no place to begin from for the rest of it.
+            Some(wanted) => {
+                exact.push("listing".to_owned());
+                exact.extend(wanted.iter().cloned());
+                return Self::named(exact.clone(), exact);
+            }
+            None => folder.map(str::to_owned).to_vec(),
+        };
+        Self::named(exact, folder)
+    }
+
+    fn named(exact: Vec<String>, folder: Vec<String>) -> Self {
         Self {
             exact: CacheKey::new("local listing", exact).as_bytes().to_vec(),
             folder: CacheKey::new("local folder", folder).as_bytes().to_vec(),

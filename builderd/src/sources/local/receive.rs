@@ -3,6 +3,7 @@
 //! Nothing is written as long as the listing is that of last time. At the first difference the writer is told all
 //! that was the same so far, and from then on everything.
 
+use dockerfile::ignore::PatternMatcher;
 use futures::Stream;
 use prost::Message as _;
 use proto::fsutil::{Packet, Stat};
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::index::{Comparison, Place, Record};
+use super::selection::Selection;
 use super::write::{How, Instruction, write};
 use super::{Differ, LocalError, LocalSource};
 use crate::store::{Pool, Snapshot, Store};
@@ -37,10 +39,16 @@ where
     S: Stream<Item = Result<Packet, Status>> + Unpin,
 {
     let place = Place::of(source, shared_key);
-    let last = {
-        let (place, store) = (place.clone(), store.clone());
-        store.pool().clone().run(move || place.read(&store)).await?
+    let last = match &source.listing {
+        // The file with the listing is never that of last time, and the rest is little.
+        Some(_) => None,
+        None => {
+            let (place, store) = (place.clone(), store.clone());
+            store.pool().clone().run(move || place.read(&store)).await?
+        }
     };
+    let wanted = source.listing.as_ref().map(PatternMatcher::new).transpose();
+    let wanted = wanted.map_err(LocalError::Pattern)?;
     let (instructions, receiver) = mpsc::channel(WAITING);
     let last_layer = last.as_ref().map(|index| index.layer.clone());
     let writing = {
@@ -60,6 +68,7 @@ where
             comparison: Comparison::new(last.map(|index| index.records).unwrap_or_default()),
             changed: last_layer.is_none(),
             differ: source.differ,
+            selection: wanted.as_ref().map(Selection::new),
         };
         reader.run(&source.files.name, &mut progress).await
     };
@@ -87,6 +96,7 @@ struct Reader<'a, S> {
     comparison: Comparison,
     changed: bool,
     differ: Differ,
+    selection: Option<Selection<'a>>,
 }
 
 impl<S> Reader<'_, S>
@@ -111,6 +121,19 @@ where
                     if listing > MAX_LISTING {
                         return Err(LocalError::ListingTooLarge { limit: MAX_LISTING });
                     }
+                    let folders = match &mut self.selection {
+                        Some(selection) => selection.entry(kind, &stat),
+                        None => Some(Vec::new()),
+                    };
+                    let Some(folders) = folders else { continue };
+                    for stat in folders {
+                        self.tell(Instruction::Entry {
+                            how: How::Make,
+                            kind: Kind::Directory,
+                            stat,
+                        })
+                        .await;
+                    }
                     self.entry(id, kind, stat).await.map_err(failed)?;
                 }
                 Event::EndOfListing if self.comparison.has_rest() => self.begin().await,
@@ -122,6 +145,9 @@ where
                 }
                 Event::EndOfFile { id } => self.tell(Instruction::EndOfFile { id }).await,
             }
+        }
+        for instruction in self.selection.take().into_iter().flat_map(Selection::finish) {
+            self.tell(instruction).await;
         }
         if self.changed {
             self.tell(Instruction::Finish).await;

@@ -621,6 +621,7 @@ fn attributes_are_understood_or_refused_by_name() {
             session: Some("s1".into()),
             shared_key_hint: "hint".into(),
             differ: Differ::None,
+            listing: None,
         }
     );
     for (identifier, attrs, expected) in [
@@ -638,8 +639,8 @@ fn attributes_are_understood_or_refused_by_name() {
         ),
         (
             "local://c",
-            &[("local.metadatatransfer", "true")],
-            "local source c asks for local.metadatatransfer=true, which this daemon does not support",
+            &[("local.metadatatransfer", "some")],
+            "local source c asks for local.metadatatransfer=some, which this daemon does not support",
         ),
     ] {
         assert_eq!(parse(identifier, attrs).unwrap_err().to_string(), expected);
