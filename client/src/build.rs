@@ -6,6 +6,7 @@
 //! ask of us, [`solve`] runs one build, [`metadata`] writes down what came out.
 
 mod bridge;
+pub mod caches;
 pub mod call;
 pub mod context;
 mod engine;

@@ -18,6 +18,7 @@ mod gotime;
 mod history;
 mod imagetools;
 mod instance;
+mod layout;
 mod manifest;
 mod manifest_tool;
 pub mod output;

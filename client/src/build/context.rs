@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use registry::Digest;
 use sha2::Digest as _;
+
+use crate::layout::{self, Layout};
 
 /// The attributes that describe them, and the folders that the session offers.
 #[derive(Debug, Default)]
 pub struct Inputs {
     pub attributes: BTreeMap<String, String>,
     pub folders: BTreeMap<String, PathBuf>,
+    /// OCI layouts, by the names that the daemon asks for.
+    pub layouts: BTreeMap<String, Layout>,
     /// The Dockerfile's path as the user knows it; the daemon knows only its name.
     pub dockerfile: Option<PathBuf>,
     /// Keeps a Dockerfile that came from standard input.
@@ -175,11 +180,6 @@ fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Resul
     // Names of images are compared without the tag that is meant anyway.
     let name = name.strip_suffix(":latest").unwrap_or(name);
     let key = format!("context:{name}");
-    if target.starts_with("oci-layout://") {
-        bail!(
-            "build context {name}={target}: oci-layout is not supported, push it to a registry and use docker-image://"
-        );
-    }
     inputs
         .attributes
         .insert("frontend.caps".to_owned(), NAMED_CONTEXTS.to_owned());
@@ -189,6 +189,12 @@ fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Resul
             .any(|start| target.starts_with(start))
     {
         inputs.attributes.insert(key, target.to_owned());
+        return Ok(());
+    }
+    if let Some(layout) = target.strip_prefix("oci-layout://") {
+        let value = layout_context(inputs, layout);
+        let value = value.with_context(|| format!("failed to get build context {name}"))?;
+        inputs.attributes.insert(key, value);
         return Ok(());
     }
     let folder = Path::new(target);
@@ -208,6 +214,41 @@ fn named_context(inputs: &mut Inputs, name: &str, target: &str) -> anyhow::Resul
         .insert(format!("sharedkey:localdir:{name}"), shared_key(folder));
     inputs.folders.insert(local, folder.to_owned());
     Ok(())
+}
+
+/// `PATH[:TAG][@DIGEST]`: the daemon is told the digest, and asks the session for the rest.
+fn layout_context(inputs: &mut Inputs, text: &str) -> anyhow::Result<String> {
+    let (rest, digest) = match text.rsplit_once('@') {
+        Some((rest, digest)) => {
+            let parsed: Result<Digest, _> = digest.parse();
+            (
+                rest,
+                Some(parsed.with_context(|| format!("invalid digest {digest:?}"))?),
+            )
+        }
+        None => (text, None),
+    };
+    let (path, tag) = match rest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') && !Path::new(rest).is_dir() => (path, Some(tag)),
+        _ => (rest, None),
+    };
+    let folder = Path::new(path);
+    let digest = match digest {
+        Some(digest) => digest,
+        None => layout::find(folder, tag)?.with_context(|| format!("{path} is no OCI layout"))?,
+    };
+    ensure!(
+        layout::blob(folder, &digest).is_file(),
+        "{path} does not have {digest}"
+    );
+    let name = format!("layout-{}", &shared_key(folder)[..24]);
+    let layout = Layout {
+        folder: folder.to_owned(),
+        writable: false,
+    };
+    inputs.layouts.insert(format!("oci:{name}"), layout);
+    let tag = tag.unwrap_or(layout::DEFAULT_TAG);
+    Ok(format!("oci-layout://{name}:{tag}@{digest}"))
 }
 
 /// Stable for one folder of one machine.

@@ -10,12 +10,14 @@ use registry::Reference;
 use registry::docker_config::DockerConfig;
 use sha2::Digest as _;
 
+use super::caches::Caches;
 use super::call::{self, Call};
 use super::context::{self, Inputs};
 use super::outputs::{self, Destination, Output, Shorthands};
 use super::parts::Part;
 use super::session::Offer;
 use super::values::{self, AgentSource, SecretSource};
+use crate::layout::Layout;
 use crate::platforms;
 use crate::settings::Settings;
 use crate::size;
@@ -69,7 +71,7 @@ pub struct Plan {
     pub secrets: BTreeMap<String, SecretSource>,
     pub agents: BTreeMap<String, AgentSource>,
     pub platforms: Vec<Platform>,
-    pub cache: control::CacheOptions,
+    pub caches: Caches,
     /// Keeps what the inputs need until the build is over.
     pub inputs: Inputs,
 }
@@ -199,7 +201,7 @@ impl Plan {
             secrets,
             agents,
             platforms,
-            cache: caches(flags)?,
+            caches: Caches::parse(&flags.cache_from, &flags.cache_to)?,
             inputs,
         })
     }
@@ -215,10 +217,18 @@ impl Plan {
                 .iter()
                 .map(|output| output.destination.clone())
                 .collect(),
+            layouts: self.layouts(),
             credentials,
             shared_key: self.shared_key(settings),
             settings: settings.clone(),
         }
+    }
+
+    fn layouts(&self) -> BTreeMap<String, Layout> {
+        let named = self.inputs.layouts.iter().chain(&self.caches.layouts);
+        named
+            .map(|(name, layout)| (name.clone(), layout.clone()))
+            .collect()
     }
 
     /// Stable for one folder of one user on one machine: the daemon compares with what it was sent before.
@@ -254,7 +264,7 @@ impl Plan {
             exporter_deprecated: first.r#type,
             exporter_attrs_deprecated: first.attrs,
             exporters,
-            cache: Some(self.cache.clone()),
+            cache: Some(self.caches.options.clone()),
             ..SolveRequest::default()
         }
     }
@@ -294,14 +304,6 @@ fn attests(flags: &Flags, settings: &Settings) -> anyhow::Result<BTreeMap<String
         provenance.or_insert_with(|| "mode=min,inline-only=true".to_owned());
     }
     Ok(attributes)
-}
-
-fn caches(flags: &Flags) -> anyhow::Result<control::CacheOptions> {
-    Ok(control::CacheOptions {
-        imports: values::caches(&flags.cache_from)?,
-        exports: values::caches(&flags.cache_to)?,
-        ..control::CacheOptions::default()
-    })
 }
 
 fn platforms(flags: &Flags, settings: &Settings) -> anyhow::Result<Vec<Platform>> {

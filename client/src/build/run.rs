@@ -124,6 +124,7 @@ pub async fn run(
                 Err(error) => Err(error),
             };
             let built = built
+                .and_then(|response| item.plan.caches.note(&response).map(|()| response))
                 .map(|response| named(response, name))
                 .map_err(|error| explain(error, item.plan, several.then_some(item.key.1.as_str())));
             (item.key, built)

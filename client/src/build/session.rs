@@ -4,6 +4,7 @@
 //! flags named: a folder, a secret, an output. Their tasks belong to the session and end with it.
 
 mod auth;
+mod content;
 mod files;
 mod follow;
 mod receive;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use proto::content::content_server::ContentServer;
 use proto::control::BytesMessage;
 use proto::filesync::auth_server::AuthServer;
 use proto::filesync::file_send_server::FileSendServer;
@@ -35,9 +37,10 @@ use tonic::{Request, Status};
 use super::outputs::Destination;
 use super::values::{AgentSource, SecretSource};
 use crate::daemon;
+use crate::layout::Layout;
 use crate::settings::Settings;
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 12] = [
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.Auth/Credentials",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
@@ -46,6 +49,10 @@ const METHODS: [&str; 8] = [
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.FileSync/TarStream",
     "/moby.filesync.v1.FileSend/DiffCopy",
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Update",
+    "/containerd.services.content.v1.Content/Read",
+    "/containerd.services.content.v1.Content/Write",
 ];
 
 /// Everything that a session has to offer.
@@ -57,6 +64,8 @@ pub struct Offer {
     pub agents: BTreeMap<String, AgentSource>,
     /// By the number of the export.
     pub destinations: Vec<Destination>,
+    /// OCI layouts, by the names that the daemon asks for.
+    pub layouts: BTreeMap<String, Layout>,
     pub credentials: DockerConfig,
     /// Tells apart the folders of this client from equally named ones of others.
     pub shared_key: String,
@@ -107,6 +116,7 @@ pub async fn serve(channel: Channel, id: &str, offer: Offer, tasks: &Tasks) -> R
         [
             ("FileSend", !offer.destinations.is_empty()),
             ("SSH", !offer.agents.is_empty()),
+            ("Content/", !offer.layouts.is_empty()),
         ],
     );
     let routes = routes(offer, tasks).await;
@@ -138,7 +148,7 @@ fn describe<T>(
     request: &mut Request<T>,
     id: &str,
     shared_key: &str,
-    offered: [(&str, bool); 2],
+    offered: [(&str, bool); 3],
 ) -> Result<(), Status> {
     let value = |text: &str| {
         AsciiMetadataValue::try_from(text)
@@ -178,6 +188,10 @@ async fn routes(offer: Offer, tasks: &Tasks) -> Routes {
         settings: offer.settings.clone(),
     };
     let agents = ssh::Agents::new(offer.agents, tasks.clone());
+    let content = content::Content {
+        layouts: Arc::new(offer.layouts),
+        tasks: tasks.clone(),
+    };
     let send = send::Results {
         destinations: Arc::new(offer.destinations),
         settings: offer.settings,
@@ -188,6 +202,7 @@ async fn routes(offer: Offer, tasks: &Tasks) -> Routes {
         .add_service(AuthServer::new(auth))
         .add_service(SecretsServer::new(secrets))
         .add_service(SshServer::new(agents))
+        .add_service(ContentServer::new(content).max_decoding_message_size(tunnel::MAX_MESSAGE))
         .add_service(FileSendServer::new(send).max_decoding_message_size(tunnel::MAX_MESSAGE))
 }
 

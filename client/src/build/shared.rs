@@ -35,6 +35,7 @@ impl SharedSession {
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
             destinations: Vec::new(),
+            layouts: BTreeMap::new(),
             credentials: DockerConfig::default(),
             shared_key: self.shared_key.clone(),
             settings: settings.clone(),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use proto::control::CacheOptionsEntry;
 
 use crate::settings::Settings;
 use bake::csv;
@@ -76,37 +75,6 @@ pub fn ulimits(values: &[String]) -> anyhow::Result<String> {
         limits.push(format!("{name}={soft}:{hard}"));
     }
     Ok(limits.join(","))
-}
-
-/// `REF`, or `type=KIND,NAME=VALUE,…`.
-pub fn caches(values: &[String]) -> anyhow::Result<Vec<CacheOptionsEntry>> {
-    let mut entries = Vec::new();
-    for value in values {
-        let fields = csv::fields(value, ',')?;
-        if fields.iter().all(|field| !field.contains('=')) {
-            entries.extend(fields.into_iter().map(|reference| CacheOptionsEntry {
-                r#type: "registry".to_owned(),
-                attrs: BTreeMap::from([("ref".to_owned(), reference)]),
-            }));
-            continue;
-        }
-        let mut attrs = BTreeMap::new();
-        for field in fields {
-            let (name, value) = field
-                .split_once('=')
-                .with_context(|| format!("invalid value {field}, write NAME=VALUE"))?;
-            attrs.insert(name.to_ascii_lowercase(), value.to_owned());
-        }
-        let kind = attrs
-            .remove("type")
-            .with_context(|| format!("the cache \"{value}\" has no type"))?;
-        ensure!(
-            kind != "local",
-            "a cache of type=local is not supported: the builder keeps its own cache, or use type=registry"
-        );
-        entries.push(CacheOptionsEntry { r#type: kind, attrs });
-    }
-    Ok(entries)
 }
 
 /// Where the value of a secret is found.

@@ -26,6 +26,7 @@ mod imagetools_bad_days;
 mod imagetools_create;
 mod imagetools_rounds;
 mod interrupts;
+mod layouts;
 mod lists;
 mod named_contexts;
 mod nodes;

@@ -37,7 +37,7 @@ pub struct BuildArgs {
     /// Set build-time variables (format: "NAME=VALUE"; NAME alone takes the value from the environment)
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     build_args: Vec<String>,
-    /// Additional build contexts (format: "NAME=PATH", "NAME=docker-image://IMAGE", "NAME=URL")
+    /// Additional build contexts (format: "NAME=PATH", "NAME=docker-image://IMAGE", "NAME=oci-layout://PATH[:TAG]", "NAME=URL")
     #[arg(long = "build-context", value_name = "NAME=PATH")]
     build_contexts: Vec<String>,
     /// Set metadata for an image
@@ -104,10 +104,10 @@ pub struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
 
-    /// External cache sources (e.g. "user/app:cache", "type=registry,ref=user/app:cache")
+    /// External cache sources (e.g. "user/app:cache", "type=local,src=path/to/dir")
     #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
-    /// Cache export destinations (e.g. "type=inline", "type=registry,ref=user/app:cache")
+    /// Cache export destinations (e.g. "type=inline", "type=registry,ref=user/app:cache", "type=local,dest=path/to/dir")
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
     /// Attestation parameters (format: "type=sbom,generator=image")
