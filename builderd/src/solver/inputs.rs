@@ -428,13 +428,11 @@ impl Job {
     /// The caches of a step. A build that uses no cache begins those anew, once.
     async fn caches(&self, op: &pb::ExecOp, inputs: &[Snapshot], fresh: bool) -> Result<Caches, OpError> {
         let caches = Caches::take(op, inputs, self.solver().flights()).await;
-        for key in caches.keys().filter(|key| fresh && self.renew_cache(key)) {
-            self.store()
-                .forget_cache(key)
-                .map_err(|source| OpError::CacheMount {
-                    target: "of a step without cache".to_owned(),
-                    source,
-                })?;
+        for key in caches.keys().filter(|_| fresh) {
+            self.renew_cache(key).map_err(|source| OpError::CacheMount {
+                target: "of a step without cache".to_owned(),
+                source,
+            })?;
         }
         caches.fill(op, inputs, self.store()).await?;
         Ok(caches)

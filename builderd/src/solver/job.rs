@@ -180,9 +180,14 @@ impl Job {
         lock(&self.references)
     }
 
-    /// Whether nobody has said so of this cache yet.
-    pub(super) fn renew_cache(&self, key: &CacheKey) -> bool {
-        lock(&self.renewed_caches).insert(*key)
+    /// Empties a cache for a build that uses none, once: of several steps the others wait until that is done.
+    pub(super) fn renew_cache(&self, key: &CacheKey) -> std::io::Result<()> {
+        let mut renewed = lock(&self.renewed_caches);
+        if !renewed.contains(key) {
+            self.store().forget_cache(key)?;
+            renewed.insert(*key);
+        }
+        Ok(())
     }
 
     pub(super) fn remnants(&self) -> MutexGuard<'_, HashMap<String, Told>> {

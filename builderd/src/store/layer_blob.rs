@@ -37,7 +37,7 @@ pub enum LayerBlobError {
         source: LayerError,
     },
     #[error("layer {layer} must be fetched before it can be compressed anew")]
-    Absent { layer: LayerId, remote: RemoteBlob },
+    Absent { layer: LayerId, remote: Box<RemoteBlob> },
     #[error("cannot pack layer {layer}")]
     Pack {
         layer: LayerId,
@@ -125,7 +125,7 @@ impl Store {
             }
             Some(remote) => Err(LayerBlobError::Absent {
                 layer: layer.clone(),
-                remote,
+                remote: Box::new(remote),
             }),
         }
     }
