@@ -82,11 +82,7 @@ impl Job {
 
 fn remote(digest: &Digest, size: u64, repositories: Vec<String>) -> RemoteBlob {
     RemoteBlob {
-        descriptor: Descriptor {
-            media_type: "application/octet-stream".to_owned(),
-            digest: digest.clone(),
-            size,
-        },
+        descriptor: Descriptor::new("application/octet-stream", digest.clone(), size),
         repositories,
     }
 }
