@@ -9,6 +9,7 @@ mod download;
 mod error;
 mod host;
 mod manifests;
+mod referrers;
 mod transport;
 mod upload;
 
