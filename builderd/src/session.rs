@@ -14,6 +14,7 @@ mod services;
 mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tokens;
 mod transfers;
 
 pub use agent::AgentSocket;

@@ -15,7 +15,9 @@ mod upload;
 
 use std::sync::Arc;
 
-pub use self::auth::{Anonymous, CredentialSource, Credentials, Secret};
+pub use self::auth::{
+    Anonymous, CredentialSource, Credentials, IssuedToken, Secret, TokenRequest, issue_token,
+};
 pub use self::copy::{Copied, Copier};
 pub use self::download::BlobReader;
 pub use self::error::{BoxError, Corruption, Error, Finding, Reason, Refusal};

@@ -2,12 +2,23 @@
 
 use futures::future::BoxFuture;
 use registry::client::{
-    BoxError, CredentialSource, Credentials as RegistryCredentials, Secret as RegistrySecret,
+    BoxError, CredentialSource, Credentials as RegistryCredentials, IssuedToken, Secret as RegistrySecret,
+    TokenRequest,
 };
 
 use super::{Credentials, Group, Secret};
 
 impl CredentialSource for Group {
+    fn token<'a>(&'a self, wanted: &'a TokenRequest) -> BoxFuture<'a, Result<Option<IssuedToken>, BoxError>> {
+        Box::pin(async move {
+            match Self::token(self, wanted).await {
+                Ok(issued) => Ok(issued),
+                Err(error) if error.is_absent() => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
     fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<RegistryCredentials, BoxError>> {
         Box::pin(async move {
             Ok(match Self::credentials(self, host).await {

@@ -28,6 +28,8 @@ pub mod method {
     pub const SYNC_FILES: &str = "/moby.filesync.v1.FileSync/DiffCopy";
     pub const SEND_FILES: &str = "/moby.filesync.v1.FileSend/DiffCopy";
     pub const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
+    pub const FETCH_TOKEN: &str = "/moby.filesync.v1.Auth/FetchToken";
+    pub const TOKEN_AUTHORITY: &str = "/moby.filesync.v1.Auth/GetTokenAuthority";
     pub const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
     pub const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
     pub const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";

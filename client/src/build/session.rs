@@ -40,9 +40,12 @@ use crate::daemon;
 use crate::layout::Layout;
 use crate::settings::Settings;
 
-const METHODS: [&str; 12] = [
+const METHODS: [&str; 15] = [
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.Auth/Credentials",
+    "/moby.filesync.v1.Auth/FetchToken",
+    "/moby.filesync.v1.Auth/GetTokenAuthority",
+    "/moby.filesync.v1.Auth/VerifyTokenAuthority",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
     "/moby.sshforward.v1.SSH/CheckAgent",
     "/moby.sshforward.v1.SSH/ForwardAgent",
@@ -182,6 +185,7 @@ async fn routes(offer: Offer, tasks: &Tasks) -> Routes {
     };
     let auth = auth::Auth {
         config: Arc::new(offer.credentials),
+        folder: offer.settings.config_folder(),
     };
     let secrets = secrets::Secrets {
         sources: offer.secrets,

@@ -60,9 +60,35 @@ pub enum Credentials {
     },
 }
 
+/// What a registry wants a token for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRequest {
+    pub host: String,
+    /// Who gives tokens out.
+    pub realm: String,
+    pub service: Option<String>,
+    /// In a challenge's form, one text for each resource.
+    pub scopes: Vec<String>,
+}
+
+/// A token, and how long it is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedToken {
+    pub token: Secret,
+    pub life: Duration,
+}
+
 /// Knows credentials for registry hosts (`registry-1.docker.io`, `localhost:5000`).
 pub trait CredentialSource: Send + Sync + fmt::Debug {
     fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Credentials, BoxError>>;
+
+    /// A token from one who keeps the credentials to himself; nothing where they are handed out.
+    fn token<'a>(
+        &'a self,
+        _wanted: &'a TokenRequest,
+    ) -> BoxFuture<'a, Result<Option<IssuedToken>, BoxError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// No credentials for anybody.
@@ -224,6 +250,29 @@ impl Auth {
             return Ok(None);
         };
         let host = &endpoint.host;
+        if let Challenge::Bearer { realm, service } = &challenge {
+            let now = Instant::now();
+            state.tokens.retain(|token| token.expires > now);
+            let fits = |token: &&Token| token.scopes.0.is_superset(&scopes.0);
+            if let Some(token) = state.tokens.iter().find(fits) {
+                return Ok(Some(token.header.clone()));
+            }
+            let wanted = TokenRequest {
+                host: host.clone(),
+                realm: realm.clone(),
+                service: service.clone(),
+                scopes: scopes.texts(),
+            };
+            let issued = self.source.token(&wanted).await;
+            let issued = issued.map_err(|source| Error::Credentials {
+                host: host.clone(),
+                source,
+            })?;
+            if let Some(token) = issued.and_then(|issued| issued.for_scopes(scopes)) {
+                state.tokens.push(token.clone());
+                return Ok(Some(token.header));
+            }
+        }
         let credentials = match &state.credentials {
             Some(credentials) => credentials.clone(),
             None => {
@@ -248,15 +297,6 @@ impl Auth {
             (Challenge::Basic, Credentials::Anonymous | Credentials::Identity { .. }) => return Ok(None),
             (Challenge::Bearer { realm, service }, _) => (realm, service),
         };
-        let now = Instant::now();
-        state.tokens.retain(|token| token.expires > now);
-        if let Some(token) = state
-            .tokens
-            .iter()
-            .find(|token| token.scopes.0.is_superset(&scopes.0))
-        {
-            return Ok(Some(token.header.clone()));
-        }
         let failed = |source: TokenError| Error::Token {
             host: host.clone(),
             realm: realm.clone(),
@@ -265,12 +305,47 @@ impl Auth {
         };
         let url = realm.parse().map_err(|_| failed(TokenError::Realm))?;
         let http = connections.client(endpoint, &url)?;
-        let token = fetch_token(&http, url, service.as_deref(), scopes, &credentials)
+        let issued = fetch_token(&http, url, service.as_deref(), &scopes.texts(), &credentials)
             .await
             .map_err(failed)?;
+        let token = issued
+            .for_scopes(scopes)
+            .ok_or_else(|| failed(TokenError::Empty))?;
         state.tokens.push(token.clone());
         Ok(Some(token.header))
     }
+}
+
+impl IssuedToken {
+    fn for_scopes(self, scopes: &Scopes) -> Option<Token> {
+        Some(Token {
+            header: secret_header(format!("Bearer {}", self.token.expose()))?,
+            scopes: scopes.clone(),
+            expires: Instant::now() + self.life.saturating_sub(MARGIN),
+        })
+    }
+}
+
+/// Gets a token for somebody else, with credentials that stay here.
+pub async fn issue_token(wanted: &TokenRequest, credentials: &Credentials) -> Result<IssuedToken, Error> {
+    if let Credentials::Bearer { token } = credentials {
+        return Ok(IssuedToken {
+            token: token.clone(),
+            life: DEFAULT_LIFE,
+        });
+    }
+    let failed = |source: TokenError| Error::Token {
+        host: wanted.host.clone(),
+        realm: wanted.realm.clone(),
+        status: source.status(),
+        source: source.into(),
+    };
+    let url = wanted.realm.parse().map_err(|_| failed(TokenError::Realm))?;
+    let http = reqwest::Client::builder().build();
+    let http = http.map_err(|error| failed(TokenError::Send(error)))?;
+    fetch_token(&http, url, wanted.service.as_deref(), &wanted.scopes, credentials)
+        .await
+        .map_err(failed)
 }
 
 fn basic(username: &str, password: &Secret) -> String {
@@ -358,9 +433,9 @@ async fn fetch_token(
     http: &reqwest::Client,
     url: reqwest::Url,
     service: Option<&str>,
-    scopes: &Scopes,
+    scopes: &[String],
     credentials: &Credentials,
-) -> Result<Token, TokenError> {
+) -> Result<IssuedToken, TokenError> {
     let send_failed = |error: reqwest::Error| TokenError::Send(error.without_url());
     let answer = match credentials {
         Credentials::Identity { token } => {
@@ -409,26 +484,27 @@ async fn fetch_token(
     } else {
         parsed.token
     };
-    let header = secret_header(format!("Bearer {text}")).filter(|_| !text.is_empty());
+    if text.is_empty() {
+        return Err(TokenError::Empty);
+    }
     let life = match parsed.expires_in {
         0 => DEFAULT_LIFE,
         seconds => Duration::from_secs(seconds),
     };
-    Ok(Token {
-        header: header.ok_or(TokenError::Empty)?,
-        scopes: scopes.clone(),
-        expires: Instant::now() + life.saturating_sub(MARGIN),
+    Ok(IssuedToken {
+        token: Secret(text),
+        life,
     })
 }
 
-fn query(mut url: reqwest::Url, service: Option<&str>, scopes: &Scopes) -> reqwest::Url {
+fn query(mut url: reqwest::Url, service: Option<&str>, scopes: &[String]) -> reqwest::Url {
     {
         let mut pairs = url.query_pairs_mut();
         if let Some(service) = service {
             pairs.append_pair("service", service);
         }
-        for scope in scopes.texts() {
-            pairs.append_pair("scope", &scope);
+        for scope in scopes {
+            pairs.append_pair("scope", scope);
         }
     }
     url
@@ -438,7 +514,7 @@ fn grant_request(
     http: &reqwest::Client,
     url: reqwest::Url,
     service: Option<&str>,
-    scopes: &Scopes,
+    scopes: &[String],
     grant: &[(&str, &str)],
 ) -> reqwest::Result<reqwest::Request> {
     // `Url` is at hand as encoder of forms.
@@ -450,7 +526,7 @@ fn grant_request(
         if let Some(service) = service {
             pairs.append_pair("service", service);
         }
-        pairs.append_pair("scope", &scopes.texts().join(" "));
+        pairs.append_pair("scope", &scopes.join(" "));
     }
     http.post(url)
         .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")

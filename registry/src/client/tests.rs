@@ -25,6 +25,26 @@ impl CredentialSource for Known {
     }
 }
 
+/// Buys tokens with credentials that it hands to nobody.
+#[derive(Debug)]
+struct Buyer(Credentials);
+
+impl CredentialSource for Buyer {
+    fn credentials<'a>(
+        &'a self,
+        _host: &'a str,
+    ) -> futures::future::BoxFuture<'a, Result<Credentials, BoxError>> {
+        Box::pin(std::future::ready(Err("these are mine".into())))
+    }
+
+    fn token<'a>(
+        &'a self,
+        wanted: &'a TokenRequest,
+    ) -> futures::future::BoxFuture<'a, Result<Option<IssuedToken>, BoxError>> {
+        Box::pin(async { Ok(Some(issue_token(wanted, &self.0).await?)) })
+    }
+}
+
 fn basic(password: &str) -> Arc<Known> {
     Arc::new(Known(Credentials::Basic {
         username: "me".to_owned(),
@@ -202,6 +222,52 @@ async fn tokens_are_fetched_shared_and_renewed() {
     assert!(
         matches!(error, Error::Token { .. }) && error.is_denied(),
         "{error}"
+    );
+}
+
+#[tokio::test]
+async fn tokens_may_be_bought_by_who_keeps_the_password() {
+    let registry = FakeRegistry::start().await.unwrap();
+    registry.set_access(Access::Token {
+        username: "me".to_owned(),
+        password: "right".to_owned(),
+        identity: None,
+        uses: 1000,
+    });
+    let repository = registry.repository("app");
+    let buyer = |password: &str| {
+        let credentials = Credentials::Basic {
+            username: "me".to_owned(),
+            password: Secret::new(password),
+        };
+        Client::new(config(), Arc::new(Buyer(credentials)))
+    };
+    push_image(&buyer("right"), &repository).await;
+    let fetched = registry
+        .take_log()
+        .iter()
+        .filter(|line| line.contains("/token"))
+        .count();
+    assert_eq!(fetched, 2);
+    let refused = push(&buyer("wrong"), &repository, "content").await.unwrap_err();
+    assert!(matches!(refused, Error::Credentials { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn referrers_are_listed_where_the_registry_knows_them_or_under_a_tag() {
+    let registry = FakeRegistry::start().await.unwrap();
+    let repository = registry.repository("app");
+    let subject = Digest::of(b"image");
+    assert_eq!(anonymous().referrers(&repository, &subject).await.unwrap(), []);
+    let mut signature = Descriptor::of(media_type::OCI_MANIFEST, b"signature");
+    signature.artifact_type = Some("application/x".to_owned());
+    let index = crate::manifest::Index::new(media_type::OCI_INDEX, vec![signature.clone()]);
+    let raw = RawManifest::from_index(&index).unwrap();
+    let tag = repository.with_tag(&format!("sha256-{}", subject.hex())).unwrap();
+    anonymous().put_manifest(&tag, &raw).await.unwrap();
+    assert_eq!(
+        anonymous().referrers(&repository, &subject).await.unwrap(),
+        [signature]
     );
 }
 
