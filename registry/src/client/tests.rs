@@ -259,7 +259,11 @@ async fn referrers_are_listed_where_the_registry_knows_them_or_under_a_tag() {
     let repository = registry.repository("app");
     let subject = Digest::of(b"image");
     assert_eq!(anonymous().referrers(&repository, &subject).await.unwrap(), []);
-    let mut signature = Descriptor::of(media_type::OCI_MANIFEST, b"signature");
+    let empty = crate::manifest::Index::new(media_type::OCI_INDEX, Vec::new());
+    let empty = RawManifest::from_index(&empty).unwrap();
+    let place = repository.with_digest(empty.digest.clone());
+    anonymous().put_manifest(&place, &empty).await.unwrap();
+    let mut signature = empty.descriptor();
     signature.artifact_type = Some("application/x".to_owned());
     let index = crate::manifest::Index::new(media_type::OCI_INDEX, vec![signature.clone()]);
     let raw = RawManifest::from_index(&index).unwrap();

@@ -320,7 +320,7 @@ async fn the_session_serves_what_the_flags_named_and_nothing_else() {
     assert_eq!(
         asked,
         [
-            "session with 6 methods",
+            "session with 9 methods",
             "solve dockerfile.v0 Dockerfile",
             r#"dockerfile ["Dockerfile"] ["FROM x\n"]"#,
             r#"context ["Dockerfile", "sub", "sub/file"] ["FROM x\n", "content"]"#,
