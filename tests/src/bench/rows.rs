@@ -25,6 +25,8 @@ pub enum Row {
     SmallFiles,
     /// The same with one file changed
     OneChanged,
+    /// A context of 100 000 files, nothing changed
+    UnchangedContext,
     /// Two platforms, nothing changed, pushed
     Unchanged,
     /// Two stages on two platforms, nothing cached
@@ -54,6 +56,7 @@ impl Row {
             Self::LargeFile => ("COPY 512 MiB, gzip, push, s", 4.0),
             Self::SmallFiles => ("COPY 10 000 small files, push, s", 0.8),
             Self::OneChanged => ("COPY 10 000 small files, one changed, s", 0.4),
+            Self::UnchangedContext => ("context of 100 000 files, nothing changed, s", 1.0),
             Self::Unchanged => ("nothing changed, two platforms, push, s", 0.04),
             Self::Hello => ("two-platform hello, two stages, cold, s", 0.4),
             Self::Memory => ("idle daemon, MB resident", 25.0),
@@ -76,6 +79,7 @@ impl Bench {
             Row::LargeFile => self.large_file(endpoint, run)?,
             Row::SmallFiles => self.small_files(endpoint, run, Change::All)?,
             Row::OneChanged => self.small_files(endpoint, run, Change::One)?,
+            Row::UnchangedContext => self.unchanged_context(endpoint)?,
             Row::Unchanged => self.hello(endpoint, &[])?,
             Row::Hello => self.hello(endpoint, &["--no-cache"])?,
             Row::Memory => return endpoint.process.map(resident).transpose(),
@@ -157,6 +161,17 @@ impl Bench {
             std::fs::write(&path, content)?;
         }
         self.push(endpoint, &context, &name)
+    }
+
+    /// What it takes to find out that nothing has to be sent.
+    fn unchanged_context(&self, endpoint: &Endpoint) -> anyhow::Result<Duration> {
+        let context = self.context("many", "FROM scratch\nCOPY files /files\n")?;
+        if !context.join("files").exists() {
+            small_files(&context.join("files"), 100_000, 100)?;
+        }
+        let arguments = ["--platform=linux/amd64"];
+        self.build(endpoint, &context, &arguments)?;
+        self.build(endpoint, &context, &arguments)
     }
 
     fn push(&self, endpoint: &Endpoint, context: &std::path::Path, name: &str) -> anyhow::Result<Duration> {

@@ -18,6 +18,7 @@ mod docker_session;
 mod dockerfiles;
 mod downloads;
 mod exports;
+mod frontends;
 mod golden_lists;
 mod history;
 mod images;
