@@ -147,7 +147,7 @@ impl Build {
         self.info.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The verdict of the client, which drives the build itself.
+    /// The verdict of the client, or of the frontend, that drives the build itself; there is one, for whoever asks first.
     pub(super) async fn returned(&self) -> Verdict {
         let returned = self.lock().returned.take();
         let ended = || Status::cancelled("the build was ended before its client returned");
@@ -155,14 +155,6 @@ impl Build {
             Some(returned) => returned.await.unwrap_or_else(|_| Err(ended())),
             None => Err(ended()),
         }
-    }
-
-    /// What a frontend has returned so far.
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        self.lock()
-            .returned
-            .take()
-            .and_then(|mut returned| returned.try_recv().ok())
     }
 
     /// The frontend that drives this part has ended; the build goes on.

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use proto::errdefs::{self, Detail, Named};
@@ -35,6 +37,9 @@ const DEEPEST: usize = 8;
 
 /// Bytes on their way in one direction.
 const PIPE: usize = 64 << 10;
+
+/// How long a frontend may take to end once it has returned; its result stands either way.
+const LINGERING: Duration = Duration::from_secs(3);
 
 /// What a frontend finds its own definition by.
 const METADATA: &str = "/run/config/buildkit/metadata/frontend.bin";
@@ -319,12 +324,20 @@ async fn drive(
         )
     };
     let served = serve(daemon, &part, theirs);
+    let ran = container.run(process, true, conversation);
+    let returned = part.returned();
+    tokio::pin!(ran, returned);
+    let mut verdict = None;
     // The frontend ends the conversation: whoever serves it goes on until then.
     let ended = tokio::select! {
-        ended = container.run(process, true, conversation) => ended,
+        ended = &mut ran => ended,
         () = async { tokio::join!(carried, served); } => Err(ContainerError::Canceled),
+        () = async {
+            verdict = Some((&mut returned).await);
+            tokio::time::sleep(LINGERING).await;
+        } => Ok(()),
     };
-    let verdict = part.verdict();
+    let verdict = verdict.or_else(|| returned.now_or_never());
     part.end_part();
     match (verdict, ended) {
         (Some(Err(refused)), _) => {

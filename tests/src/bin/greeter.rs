@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
         },
         Err(error) => ReturnRequest {
             result: None,
-            error: Some(proto::google::rpc::Status {
+            error: Some(proto::rpc::Status {
                 code: tonic::Code::InvalidArgument.into(),
                 message: format!("{error:#}"),
                 details: Vec::new(),
@@ -35,7 +35,11 @@ async fn main() -> anyhow::Result<()> {
         },
     };
     bridge.r#return(answer).await?;
-    Ok(())
+    if options.contains_key("build-arg:LINGER") {
+        std::future::pending::<()>().await;
+    }
+    // At the end of `main`, a thread would still wait for input.
+    std::process::exit(0);
 }
 
 /// What the build was asked for: `BUILDKIT_FRONTEND_OPT_<number>=<key>=<value>`.
@@ -72,7 +76,9 @@ async fn greet(
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
     {
-        let whom = line.strip_prefix("greet ").with_context(|| format!("greeter knows no {line:?}"))?;
+        let whom = line
+            .strip_prefix("greet ")
+            .with_context(|| format!("greeter knows no {line:?}"))?;
         greeting.push_str(&format!("hello, {whom}\n"));
     }
     if let Some(more) = options.get("build-arg:MORE") {
@@ -138,7 +144,13 @@ async fn solve(bridge: &mut LlbBridgeClient<Channel>, op: pb::op::Op) -> anyhow:
         allow_result_array_ref: true,
         ..SolveRequest::default()
     };
-    match bridge.solve(request).await?.into_inner().result.and_then(|all| all.result) {
+    match bridge
+        .solve(request)
+        .await?
+        .into_inner()
+        .result
+        .and_then(|all| all.result)
+    {
         Some(result::Result::Ref(one)) => Ok(one),
         other => anyhow::bail!("one operation has one result, not {other:?}"),
     }

@@ -47,13 +47,19 @@ fn an_image_reads_the_file_in_its_own_language() {
     let image = world.image("greeted");
     let arguments = ["-t", &image, "--push", "--build-arg", "MORE=and more"];
     world.build(&context, &arguments).succeeded();
-    let (_, config) = world.repository("greeted").image("latest", "linux/amd64").unwrap();
+    let (_, config) = world
+        .repository("greeted")
+        .image("latest", "linux/amd64")
+        .unwrap();
     assert_eq!(config["config"]["Labels"]["greeter"], "yes");
     let result = world.folder().join("result");
     let output = format!("type=local,dest={}", result.display());
     world.build(&context, &["--output", &output]).succeeded();
     let greeting = std::fs::read_to_string(result.join("greeting")).unwrap();
     assert_eq!(greeting, "hello, you\nhello, all\n");
+
+    // A result stands also if the frontend does not end.
+    world.build(&context, &["--build-arg", "LINGER=1"]).succeeded();
 
     // Its refusals are the build's.
     let text = format!("# syntax={greeter}\nFROM scratch\n");
@@ -96,8 +102,9 @@ fn capabilities_that_a_frontend_has_not_are_refused_before_it_runs() {
     let greeter = push_greeter(&world, &labels);
     let text = format!("# syntax={greeter}\ngreet you\n");
     let context = world.context("capable", &[("Dockerfile", &text), ("other/a", "a")]);
+    let other = format!("other={}", context.join("other").display());
     world
-        .build(&context, &["--build-context", "other=other"])
+        .build(&context, &["--build-context", &other])
         .failed()
         .said(&["unsupported frontend capability moby.buildkit.frontend.contexts"]);
     world.build(&context, &[]).succeeded();
