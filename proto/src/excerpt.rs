@@ -2,31 +2,32 @@
 
 use crate::errdefs::Source;
 
+/// Lines around one that stands alone.
+const CONTEXT: usize = 4;
+
 pub(crate) fn around(source: &Source) -> String {
-    let text = String::from_utf8_lossy(&source.info.data);
-    let lines: Vec<&str> = text.split('\n').collect();
-    let count = i32::try_from(lines.len()).unwrap_or(i32::MAX);
     let ranges: Vec<(i32, i32)> = source
         .ranges
         .iter()
         .map(|range| (range.start.line, range.end.line.max(range.start.line)))
         .collect();
-    let Some(first) = ranges
-        .iter()
-        .map(|range| range.0)
-        .min()
-        .filter(|&first| (1..=count).contains(&first))
-    else {
+    let first = ranges.iter().map(|range| range.0).min().unwrap_or_default();
+    let last = ranges.iter().map(|range| range.1).max().unwrap_or_default();
+    // No line after these is shown: a check of a large file has thousands of excerpts.
+    let shown = usize::try_from(last).unwrap_or_default().saturating_add(CONTEXT);
+    let lines: Vec<&[u8]> = source
+        .info
+        .data
+        .split(|&byte| byte == b'\n')
+        .take(shown)
+        .collect();
+    let count = i32::try_from(lines.len()).unwrap_or(i32::MAX);
+    if !(1..=count).contains(&first) {
         return String::new();
-    };
-    let last = ranges
-        .iter()
-        .map(|range| range.1)
-        .max()
-        .unwrap_or(first)
-        .min(count);
+    }
+    let last = last.min(count);
     // Two lines of context; one line alone gets four, shared between both sides.
-    let context = if first == last { 4 } else { 2 };
+    let context = if first == last { CONTEXT } else { 2 };
     let (mut from, mut to, mut added) = (first, last, 0);
     while added < context {
         if from > 1 {
@@ -45,7 +46,7 @@ pub(crate) fn around(source: &Source) -> String {
         let marked = ranges.iter().any(|&(start, end)| (start..=end).contains(&number));
         let line = lines
             .get(usize::try_from(number - 1).unwrap_or_default())
-            .copied()
+            .map(|line| String::from_utf8_lossy(line))
             .unwrap_or_default();
         excerpt.push_str(&format!(
             " {number:3} | {} {line}\n",
