@@ -54,19 +54,19 @@ impl Packed {
             match self.body.next().await {
                 Some(chunk) => self.rest = chunk?,
                 None => {
-                    self.decoder.try_finish().map_err(broken)?;
+                    self.decoder.try_finish().map_err(|error| broken(&error))?;
                     let last = std::mem::take(self.decoder.get_mut());
                     return Ok(Some((last.into(), None)));
                 }
             }
         }
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
-        self.decoder.write_all(&piece).map_err(broken)?;
+        self.decoder.write_all(&piece).map_err(|error| broken(&error))?;
         let file = std::mem::take(self.decoder.get_mut());
         Ok(Some((file.into(), Some(self))))
     }
 }
 
-fn broken(error: io::Error) -> Problem {
+fn broken(error: &io::Error) -> Problem {
     io::Error::new(error.kind(), format!("its gzip encoding is broken: {error}")).into()
 }

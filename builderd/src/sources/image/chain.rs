@@ -93,7 +93,7 @@ impl Images {
                 .iter()
                 .find(|referrer| referrer.artifact_type.as_deref() == Some(*kind))
         };
-        if let Some(signature) = SIGNATURES.iter().find_map(|kind| of_kind(kind)) {
+        if let Some(signature) = SIGNATURES.iter().find_map(of_kind) {
             let manifest = self.document(pinned, signature, &mut chain).await?;
             chain.signatures.push(signature.digest.clone());
             for layer in &manifest.layers {
