@@ -38,3 +38,4 @@ mod registries;
 mod sources;
 mod state_folder;
 mod steps;
+mod tokens;
