@@ -9,6 +9,7 @@ mod file;
 pub mod provenance;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use arguments::Serve;
@@ -34,6 +35,10 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// Devices of the machine that steps may ask for.
     pub devices: Devices,
+    /// How steps resolve names.
+    pub resolver: executor::Resolver,
+    /// Steps that may run at the same time; the daemon's own choice if unset.
+    pub steps_at_once: Option<NonZeroUsize>,
     /// What is removed when it takes too much space.
     pub collection: Collection,
     pub history: HistoryLimits,
@@ -235,6 +240,8 @@ impl Settings {
                 .collect::<Result<_, _>>()?,
             labels,
             devices: file.cdi.unwrap_or_default().devices(),
+            resolver: file.dns.unwrap_or_default(),
+            steps_at_once: file.worker.oci.max_parallelism.and_then(NonZeroUsize::new),
             collection: Collection::resolve(flags, &file.worker.oci)?,
             history: file.history.unwrap_or_default().limits(),
             provenance_folder: file

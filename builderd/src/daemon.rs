@@ -74,6 +74,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         // Not by name: an upgrade may put another version there while this one runs.
         program: "/proc/self/exe".into(),
         devices: settings.devices,
+        resolver: settings.resolver,
     });
     let emulators = Emulators::new(BinfmtMisc::at(BINFMT_MISC), InterpreterFolders::default());
     let builds = Arc::<Builds>::default();
@@ -99,6 +100,9 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         worker_id,
     });
 
+    if let Some(most) = settings.steps_at_once {
+        daemon.solver.limit_steps(most);
+    }
     daemon
         .solver
         .set_environment(crate::config::provenance::environment(

@@ -10,9 +10,12 @@ mod conversation;
 mod docker;
 mod native;
 mod protocol;
+mod resolver;
 pub mod runner;
 mod sandbox;
 pub mod step;
+
+pub use resolver::Resolver;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +66,8 @@ pub struct Config {
     pub program: PathBuf,
     /// Devices of the machine that steps may ask for.
     pub devices: Devices,
+    /// How steps resolve names.
+    pub resolver: Resolver,
 }
 
 impl Config {

@@ -29,6 +29,7 @@ mod seen;
 mod source_meta;
 mod source_time;
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use binfmt::Emulators;
@@ -129,6 +130,16 @@ impl Solver {
 
     fn flights(&self) -> &Flights {
         &self.0.flights
+    }
+
+    /// How many steps may run at the same time, before the first one runs.
+    pub fn limit_steps(&self, most: NonZeroUsize) {
+        let turns = &self.0.turns;
+        let now = turns.available_permits();
+        match most.get().checked_sub(now) {
+            Some(more) => turns.add_permits(more.min(Semaphore::MAX_PERMITS - now)),
+            None => drop(turns.forget_permits(now - most.get())),
+        }
     }
 
     async fn step_turn(&self) -> SemaphorePermit<'_> {

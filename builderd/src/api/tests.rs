@@ -51,6 +51,7 @@ impl World {
             state,
             program: "/nonexistent".into(),
             devices: Default::default(),
+            resolver: Default::default(),
         });
         let emulators = Emulators::new(
             BinfmtMisc::at(folder.path().join("none")),

@@ -9,6 +9,7 @@ use toml::Value;
 
 use super::ConfigError;
 use super::collection::{History, Policy, Space};
+use crate::executor::Resolver;
 use crate::executor::cdi::Devices;
 
 /// Every key that BuildKit knows. Those of type [`Value`] do nothing here and are named in a warning.
@@ -34,7 +35,7 @@ pub(super) struct File {
     proxy_network: Option<Value>,
     otel: Option<Value>,
     pub cdi: Option<Cdi>,
-    dns: Option<Value>,
+    pub dns: Option<Resolver>,
     pub history: Option<History>,
     frontend: Option<Value>,
     system: Option<Value>,
@@ -149,7 +150,7 @@ pub(super) struct Oci {
     apparmor_profile: Option<Value>,
     selinux: Option<Value>,
     #[serde(rename = "max-parallelism")]
-    max_parallelism: Option<Value>,
+    pub max_parallelism: Option<usize>,
 }
 
 /// BuildKit's other worker: nothing of its section is used, and it must not be switched on.
@@ -255,7 +256,6 @@ impl File {
         [
             ("proxyNetwork", &self.proxy_network),
             ("otel", &self.otel),
-            ("dns", &self.dns),
             ("frontend", &self.frontend),
             ("system", &self.system),
             ("cache", &self.cache),
@@ -278,7 +278,6 @@ impl File {
             ("worker.oci.defaultCgroupParent", &oci.default_cgroup_parent),
             ("worker.oci.apparmor-profile", &oci.apparmor_profile),
             ("worker.oci.selinux", &oci.selinux),
-            ("worker.oci.max-parallelism", &oci.max_parallelism),
         ]
         .into_iter()
         .filter(|(_, value)| value.is_some())

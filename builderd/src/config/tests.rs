@@ -85,6 +85,23 @@ fn keys_and_flags_without_effect_are_named() {
 }
 
 #[test]
+fn steps_are_told_how_names_resolve_and_how_many_may_run() {
+    let toml =
+        "[dns]\nnameservers = [\"10.0.0.1\"]\noptions = [\"edns0\"]\n[worker.oci]\nmax-parallelism = 3\n";
+    let settings = resolve(&[], toml).unwrap();
+    assert!(settings.without_effect.is_empty());
+    assert_eq!(
+        settings.resolver.nameservers,
+        ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(settings.resolver.options, ["edns0"]);
+    assert_eq!(settings.steps_at_once.map(std::num::NonZeroUsize::get), Some(3));
+    let unlimited = resolve(&[], "[worker.oci]\nmax-parallelism = 0").unwrap();
+    assert_eq!(unlimited.steps_at_once, None);
+    resolve(&[], "[dns]\nnameservers = [\"dns.example\"]").unwrap_err();
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_by_name() {
     for (arguments, toml) in [
         (&["--oci-worker=false"][..], ""),

@@ -158,7 +158,7 @@ impl Docker {
         ContainerCreateBody {
             image: Some(self.image.clone()),
             entrypoint: Some(vec![PROGRAM.into()]),
-            cmd: Some(arguments.map(String::from).to_vec()),
+            cmd: Some([arguments.map(String::from).to_vec(), config.resolver.arguments()].concat()),
             working_dir: Some(text(scratch)),
             labels: Some(HashMap::from([(LABEL.into(), self.owner.clone())])),
             host_config: Some(HostConfig {

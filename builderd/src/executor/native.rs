@@ -25,6 +25,7 @@ pub(super) async fn start(config: &Config) -> Result<Sandbox, ExecutorError> {
         .arg("--scratch")
         .arg(scratch.path())
         .arg("--own-namespaces")
+        .args(config.resolver.arguments())
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .kill_on_drop(true)

@@ -30,6 +30,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustix::process::Signal;
 
+use super::Resolver;
 use super::protocol::{self, Frames, Reply, Request};
 use super::step::Stream;
 use devices::Nodes;
@@ -52,6 +53,8 @@ pub struct Arguments {
     /// Enter a new PID namespace first; a container engine has done so already.
     #[arg(long)]
     own_namespaces: bool,
+    #[command(flatten)]
+    resolver: Resolver,
 }
 
 /// The whole life of a runner.
@@ -89,7 +92,7 @@ fn serve(arguments: &Arguments, stream: UnixStream) -> ExitCode {
     } else {
         Nodes::Anywhere
     };
-    let housing = match Housing::prepare(&arguments.state, &arguments.scratch, nodes) {
+    let housing = match Housing::prepare(&arguments.state, &arguments.scratch, nodes, &arguments.resolver) {
         Ok(housing) => housing,
         Err(error) => return fail(stream, error.text()),
     };

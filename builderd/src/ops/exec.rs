@@ -229,6 +229,12 @@ struct Plan {
 impl Plan {
     fn of(op: &pb::ExecOp, inputs: &[Snapshot], lent: &Lent, store: &Store) -> Result<Self, OpError> {
         let meta = op.meta.clone().unwrap_or_default();
+        if !meta.cgroup_parent.is_empty() {
+            return Err(OpError::Unsupported(format!(
+                "steps cannot run in the cgroup {}: leave the cgroup parent out, or limit the builder's own container",
+                meta.cgroup_parent
+            )));
+        }
         let mut root = None;
         let mut mounts = Vec::new();
         let mut outputs = Vec::new();

@@ -174,6 +174,7 @@ fn config(state: &Path, choice: Choice) -> Config {
         run: state.join("run"),
         program: env!("CARGO_BIN_EXE_builderd").into(),
         devices: Default::default(),
+        resolver: Default::default(),
     }
 }
 

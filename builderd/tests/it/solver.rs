@@ -40,6 +40,7 @@ impl World {
             run: root.join("run"),
             program: env!("CARGO_BIN_EXE_builderd").into(),
             devices: Default::default(),
+            resolver: Default::default(),
         });
         Solver::new(store, executor, Emulators::default(), registry::Config::default())
     }

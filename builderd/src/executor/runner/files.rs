@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 
+use crate::executor::Resolver;
 use crate::executor::step::ExtraHost;
 
 /// What BuildKit calls the machine a step sees.
@@ -11,10 +12,11 @@ pub(super) const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 /// Docker's fall-back where nothing is configured.
 const PUBLIC_RESOLVERS: &str = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
 
-/// The sandbox's own file. It holds for steps as it is, loopback addresses too, because they share its network.
-pub(super) fn read_resolver_configuration() -> String {
+/// The sandbox's own file, and what the daemon's settings put in place of it. It holds for steps as it is, loopback addresses too, because they share its network.
+pub(super) fn read_resolver_configuration(resolver: &Resolver) -> String {
     // A missing or unreadable file is an unconfigured resolver.
-    with_resolver(fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    let own = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    with_resolver(resolver.over(&own))
 }
 
 fn with_resolver(mut configuration: String) -> String {

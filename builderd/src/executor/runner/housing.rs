@@ -17,6 +17,7 @@ use super::devices::Nodes;
 use super::mounting::{self, Doing, SetupError};
 use super::proc_files::{self, Hierarchy};
 use super::{files, seccomp};
+use crate::executor::Resolver;
 
 /// Where the runner keeps its own things, in a root that is its own.
 const HOME: &str = "/.trimaran";
@@ -44,14 +45,19 @@ pub(super) struct Housing {
 }
 
 impl Housing {
-    pub(super) fn prepare(state: &Path, scratch: &Path, nodes: Nodes) -> Result<Self, SetupError> {
+    pub(super) fn prepare(
+        state: &Path,
+        scratch: &Path,
+        nodes: Nodes,
+        resolver: &Resolver,
+    ) -> Result<Self, SetupError> {
         let filter = seccomp::default_filter().ok_or_else(|| {
             SetupError::new(
                 "choosing the seccomp filter",
                 io::Error::other(format!("no table for {}", std::env::consts::ARCH)),
             )
         })?;
-        let resolv_conf = files::read_resolver_configuration();
+        let resolv_conf = files::read_resolver_configuration(resolver);
         let hierarchy = Hierarchy::of_this_machine();
 
         nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
