@@ -108,3 +108,73 @@ fn stages_that_nothing_needs_are_skipped() {
         "{build}"
     );
 }
+
+#[test]
+fn a_step_that_reads_a_mount_runs_again_when_the_files_there_change() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "FROM @base@ AS made\nCOPY stamp /\nRUN mkdir /out && head -n 1 /stamp > /out/file\n\
+                      FROM @base@\nRUN --mount=from=made,source=/out,target=/in cat /in/file && echo mark-\"read\"\n";
+    let context = world.context(
+        "context",
+        &[("Dockerfile", dockerfile), ("stamp", "same\nfirst\n")],
+    );
+    let times_read = || times_run(&world.build(&context, &[]).succeeded(), "mark-read");
+    assert_eq!(times_read(), 1);
+    // The stage is built anew and its folder has the same in it.
+    std::fs::write(context.join("stamp"), "same\nsecond\n").unwrap();
+    assert_eq!(times_read(), 0);
+    std::fs::write(context.join("stamp"), "other\n").unwrap();
+    assert_eq!(times_read(), 1);
+}
+
+#[test]
+fn a_cache_in_a_registry_serves_a_daemon_that_kept_nothing() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let dockerfile = "FROM @base@ AS made\nCOPY a.txt /\nRUN cat /proc/sys/kernel/random/uuid > /unique\n\
+                      FROM @base@\nCOPY --from=made /unique /\n";
+    let context = world.context("context", &[("Dockerfile", dockerfile), ("a.txt", "1")]);
+    let layers = |name: &str| {
+        let (manifest, _) = world.repository(name).image("latest", "linux/amd64").unwrap();
+        manifest["layers"].clone()
+    };
+    let cache = world.image("cache");
+    for (kind, to, from) in [
+        (
+            "separate",
+            format!("type=registry,ref={cache},mode=max"),
+            format!("type=registry,ref={cache}"),
+        ),
+        (
+            "inline",
+            "type=inline".to_owned(),
+            format!("type=registry,ref={}", world.image("inline")),
+        ),
+    ] {
+        let (made, again) = (world.image(kind), format!("{kind}-again"));
+        let nothing_kept = || world.trimaran(&["prune", "--all", "--force"]).succeeded();
+        nothing_kept();
+        world
+            .build(&context, &["-t", &made, "--push", "--cache-to", &to])
+            .succeeded();
+        nothing_kept();
+        world
+            .build(
+                &context,
+                &["-t", &world.image(&again), "--push", "--cache-from", &from],
+            )
+            .succeeded()
+            .said(&["CACHED"]);
+        assert_eq!(layers(kind), layers(&again), "{kind}");
+        nothing_kept();
+        world
+            .build(&context, &["-t", &world.image(&again), "--push"])
+            .succeeded();
+        assert_ne!(layers(kind), layers(&again), "without a cache");
+    }
+}

@@ -77,6 +77,32 @@ fn what_was_built_before_the_kill_is_still_cached() {
     world.build(&context, &[]).succeeded().said(&["CACHED"]);
 }
 
+#[test]
+fn a_cache_of_one_step_at_a_time_is_free_again_when_its_holder_is_killed() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let holder = world.context(
+        "holder",
+        &[(
+            "Dockerfile",
+            "FROM @base@\nRUN --mount=type=cache,id=one,sharing=locked,target=/c touch /c/held && echo holder-\"runs\" && sleep 86404\n",
+        )],
+    );
+    let next = world.context(
+        "next",
+        &[(
+            "Dockerfile",
+            "FROM @base@\nRUN --mount=type=cache,id=one,sharing=locked,target=/c test -e /c/held && echo next-\"runs\"\n",
+        )],
+    );
+    let mut held = world.start_build(&holder, &[]);
+    held.wait_for_log("holder-runs", LIMIT);
+    held.kill();
+    world.build(&next, &[]).succeeded().said(&["next-runs"]);
+}
+
 /// No temporary files wait in the state folder for somebody to remove them, and nothing is mounted below it.
 fn nothing_half_made_is_left(world: &World) {
     let state = world.daemon.state();
