@@ -1,6 +1,6 @@
 //! The last part of a build: what was computed goes where the client wants it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -184,7 +184,7 @@ fn results(
     snapshots: Vec<Snapshot>,
     build_info: Option<BuildInfo>,
 ) -> Result<Results, SolveError> {
-    let named = match outcome.metadata.get("refs.platforms") {
+    let mut named = match outcome.metadata.get("refs.platforms") {
         Some(text) => {
             serde_json::from_slice::<Platforms>(text)
                 .map_err(|error| {
@@ -194,6 +194,9 @@ fn results(
         }
         None => Vec::new(),
     };
+    // A platform that was asked for twice has one result.
+    let mut ids = BTreeSet::new();
+    named.retain(|named| ids.insert(named.id.clone()));
     let target = |id: &str, platform, suffix: &str, snapshot| {
         let value = |key: &str| outcome.metadata.get(&format!("{key}{suffix}")).cloned();
         let epoch = value("source.date.epoch").and_then(|text| String::from_utf8(text).ok()?.parse().ok());
