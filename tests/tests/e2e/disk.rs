@@ -140,7 +140,7 @@ fn folders_that_steps_keep_are_listed_and_pruned() {
         listed[0].mutable && !listed[0].in_use && listed[0].size > 0,
         "{listed:?}"
     );
-    assert_eq!(listed[0].description, "cached mount /cache with id \"kept\"");
+    assert_eq!(listed[0].description, "cached mount /cache with id \"/kept\"");
     world
         .build(&context, &["--build-arg=RUN=2"])
         .said(&[" 2\n"])
