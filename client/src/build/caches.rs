@@ -161,7 +161,7 @@ mod tests {
             format!("type=local,src={folder}"),
             format!("type=local,dest={folder},mode=max,tag=x"),
         );
-        let first = Caches::parse(&[from.clone()], std::slice::from_ref(&to)).unwrap();
+        let first = Caches::parse(std::slice::from_ref(&from), std::slice::from_ref(&to)).unwrap();
         assert!(first.options.imports.is_empty());
         assert_eq!(first.options.exports[0].attrs["dest"], folder);
         assert_eq!(first.options.exports[0].attrs["mode"], "max");
