@@ -313,7 +313,8 @@ mod tests {
     fn what_buildx_wrote_is_read_and_kept() {
         let text = r#"{"Name":"b","Driver":"docker-container","Nodes":[{"Name":"b0","Endpoint":"default","Platforms":[{"architecture":"arm64","os":"linux","os.version":"7"}],"DriverOpts":null,"Flags":["--debug"],"Files":{"buildkitd.toml":"ZGVidWcgPSB0cnVlCg=="},"New":1}],"Dynamic":false,"Later":[2]}"#;
         let mut builder: Builder = serde_json::from_str(text).unwrap();
-        assert_eq!(builder.nodes[0].platforms, [Platform::linux("arm64")]);
+        let platform = Platform::linux("arm64").with_os_version("7");
+        assert_eq!(builder.nodes[0].platforms, [platform]);
         assert_eq!(
             builder.nodes[0].files["buildkitd.toml"],
             Content(b"debug = true\n".to_vec())

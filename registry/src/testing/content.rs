@@ -99,7 +99,8 @@ impl Content {
             return *response;
         }
         match (kind, method.as_str()) {
-            ("", _) => StatusCode::OK.into_response(),
+            ("", _) if rest.is_empty() => StatusCode::OK.into_response(),
+            ("", _) => refuse(StatusCode::NOT_FOUND, "NOT_FOUND"),
             ("/manifests/", "GET" | "HEAD") => match self.find_manifest(repository, name) {
                 Some((media_type, bytes)) => (
                     [

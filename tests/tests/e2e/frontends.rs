@@ -10,7 +10,7 @@ use tests::world::World;
 const NEEDS: [Need; 3] = [Need::Root, Need::Registry, Need::BusyBox];
 
 /// Pushes our frontend as an image of one file.
-fn push_greeter(world: &World, more: &serde_json::Value) -> String {
+fn push_greeter(world: &World) -> String {
     let program = std::fs::read(programs::ours("greeter")).unwrap();
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -18,15 +18,11 @@ fn push_greeter(world: &World, more: &serde_json::Value) -> String {
     header.set_mode(0o755);
     archive.append_data(&mut header, "greeter", &*program).unwrap();
     let archive = archive.into_inner().unwrap();
-    let mut run = json!({"Entrypoint": ["/greeter"], "WorkingDir": "/"});
-    for (key, value) in more.as_object().unwrap() {
-        run[key] = value.clone();
-    }
     let image = Image {
         config: json!({
             "architecture": "amd64",
             "os": "linux",
-            "config": run,
+            "config": {"Entrypoint": ["/greeter"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [digest_of(&archive)]},
         }),
         layers: vec![gzip(&archive).unwrap()],
@@ -41,7 +37,7 @@ fn an_image_reads_the_file_in_its_own_language() {
         return;
     }
     let world = World::new();
-    let greeter = push_greeter(&world, &json!({}));
+    let greeter = push_greeter(&world);
     let text = format!("# syntax={greeter}\ngreet you\ngreet all\n");
     let context = world.context("greeted", &[("Dockerfile", &text)]);
     let image = world.image("greeted");
@@ -89,23 +85,5 @@ fn a_frontend_that_goes_without_a_result_is_named() {
     world.build(&context, &[]).failed().said(&["nobody", "not found"]);
     // The daemon goes on.
     let context = world.context("after", &[("Dockerfile", "FROM @base@\nRUN true\n")]);
-    world.build(&context, &[]).succeeded();
-}
-
-#[test]
-fn capabilities_that_a_frontend_has_not_are_refused_before_it_runs() {
-    if !given(&NEEDS) {
-        return;
-    }
-    let world = World::new();
-    let labels = json!({"Labels": {"moby.buildkit.frontend.caps": "moby.buildkit.frontend.subrequests"}});
-    let greeter = push_greeter(&world, &labels);
-    let text = format!("# syntax={greeter}\ngreet you\n");
-    let context = world.context("capable", &[("Dockerfile", &text), ("other/a", "a")]);
-    let other = format!("other={}", context.join("other").display());
-    world
-        .build(&context, &["--build-context", &other])
-        .failed()
-        .said(&["unsupported frontend capability moby.buildkit.frontend.contexts"]);
     world.build(&context, &[]).succeeded();
 }
