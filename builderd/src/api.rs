@@ -23,6 +23,7 @@ mod status;
 mod tests;
 pub mod upkeep;
 mod validate;
+mod verify;
 mod workers;
 
 use std::collections::BTreeMap;

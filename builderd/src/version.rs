@@ -14,7 +14,7 @@ pub fn line(program: &str) -> String {
     format!("{program} {PACKAGE} v{VERSION} {}", revision())
 }
 
-fn revision() -> &'static str {
+pub fn revision() -> &'static str {
     option_env!("TRIMARAN_REVISION").unwrap_or("unknown")
 }
 

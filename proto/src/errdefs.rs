@@ -39,12 +39,37 @@ pub enum Detail {
     Decision(Decision),
     /// The operation that failed, and what is left of it to look at.
     Solve(Box<Solve>),
+    /// Which program reported the error, and where in it.
+    Stack(Stack),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vertex {
     #[serde(default)]
     pub digest: String,
+}
+
+/// A place in a program, as clients print it when they are asked for more than the words of an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<Frame>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmdline: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pid: i32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Frame {
+    pub name: String,
+    pub file: String,
+    pub line: i32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,6 +260,7 @@ impl Detail {
             Self::Exit(detail) => ("gatewayapi.ExitMessage", to_json(detail)),
             Self::Decision(detail) => ("policysession.DecisionResponse", to_json(detail)),
             Self::Solve(detail) => ("errdefs.Solve", to_json(detail)),
+            Self::Stack(detail) => ("stack.Stack", to_json(detail)),
         };
         prost_types::Any {
             type_url: format!("{URL_PREFIX}{name}{URL_SUFFIX}"),
@@ -256,6 +282,7 @@ impl Detail {
             "gatewayapi.ExitMessage" => from_json(json).map(Self::Exit),
             "policysession.DecisionResponse" => from_json(json).map(Self::Decision),
             "errdefs.Solve" => from_json(json).map(Box::new).map(Self::Solve),
+            "stack.Stack" => from_json(json).map(Self::Stack),
             _ => None,
         }
     }
@@ -398,6 +425,15 @@ mod tests {
                 action: 1,
                 deny_messages: vec![Denial { message: "no".into() }],
             }),
+            Detail::Stack(Stack {
+                frames: vec![Frame {
+                    name: "solve".into(),
+                    file: "solve.rs".into(),
+                    line: 3,
+                }],
+                pid: 7,
+                ..Stack::default()
+            }),
             Detail::Solve(Box::new(Solve {
                 mount_ids: vec!["a".into(), String::new()],
                 file: Some(FileAction { index: "2".into() }),
@@ -418,7 +454,7 @@ mod tests {
             value: value.to_vec(),
         };
         for detail in [
-            any("github.com/moby/buildkit/stack.Stack+json", b"{}"),
+            any("github.com/moby/buildkit/errdefs.Unknown+json", b"{}"),
             any("type.googleapis.com/errdefs.Vertex", b""),
             any("github.com/moby/buildkit/errdefs.Vertex+json", b"{"),
         ] {

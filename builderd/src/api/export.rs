@@ -7,7 +7,7 @@ use proto::exporter::FindExportersRequest;
 use tonic::Status;
 
 use super::build::Build;
-use super::{caches, status};
+use super::{caches, status, verify};
 use crate::session::{Session, method};
 use crate::solver::{AttestRequest, CacheOptions, ExportRequest, Exports, Outcome};
 
@@ -29,6 +29,7 @@ pub(super) async fn run(
     if let Some((_, exporters)) = &added {
         wanted.extend(exporters.iter().cloned());
     }
+    verify::run(build, outcome, &request.frontend_attrs);
     let exported = job.export(outcome, &wanted, build.info(), &attest, inline).await;
     let mut exports = exported.map_err(|error| status::of_solve(&error))?;
     let exported = job.export_caches(outcome, &caches).await;

@@ -6,6 +6,7 @@
 
 mod filter;
 mod log;
+mod trace;
 mod write;
 
 use std::collections::{BTreeMap, HashSet};

@@ -27,7 +27,23 @@ pub(super) fn of_solve_with(error: &SolveError, more: Option<Detail>) -> Status 
     };
     let mut details = error.details();
     details.extend(more);
+    details.push(Detail::Stack(reported()));
     errdefs::status(code, error.to_string(), &details)
+}
+
+/// Says of an error which daemon it is from.
+fn reported() -> errdefs::Stack {
+    errdefs::Stack {
+        frames: vec![errdefs::Frame {
+            name: concat!(module_path!(), "::of_solve").to_owned(),
+            file: file!().to_owned(),
+            line: i32::try_from(line!()).unwrap_or_default(),
+        }],
+        cmdline: vec!["builderd".to_owned()],
+        pid: i32::try_from(std::process::id()).unwrap_or_default(),
+        version: crate::version::VERSION.to_owned(),
+        revision: crate::version::revision().to_owned(),
+    }
 }
 
 /// Of anything else that goes wrong in a build.

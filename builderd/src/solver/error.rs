@@ -85,7 +85,8 @@ impl SolveError {
                 // Each carries a whole file, and together they must fit into the headers of the answer.
                 let size: usize = failure.ranges.iter().map(|range| range.info.data.len()).sum();
                 let mut shown: Vec<&SourceRange> = Vec::new();
-                for range in &failure.ranges {
+                // Clients show them from the last to the first, as errors that wrap each other.
+                for range in failure.ranges.iter().rev() {
                     if size <= MOST_SOURCE {
                         details.push(Detail::Source(excerpt(range)));
                     } else if shown.iter().all(|other| !Arc::ptr_eq(&other.info, &range.info)) {

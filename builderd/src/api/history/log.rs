@@ -62,7 +62,13 @@ impl Counts {
 }
 
 /// Writes the log of a build, which must come to its end.
-pub(super) async fn write(store: &Store, progress: &Progress) -> Result<(Descriptor, Counts), WriteError> {
+///
+/// `watch` sees every message on the way.
+pub(super) async fn write(
+    store: &Store,
+    progress: &Progress,
+    mut watch: impl FnMut(&StatusResponse),
+) -> Result<(Descriptor, Counts), WriteError> {
     let mut writer = store.blobs().writer(None)?;
     let mut reader = progress.reader();
     let mut counts = Counts::default();
@@ -71,6 +77,7 @@ pub(super) async fn write(store: &Store, progress: &Progress) -> Result<(Descrip
         let message = reader.next().await;
         if let Some(message) = &message {
             counts.add(message);
+            watch(message);
             let length = u32::try_from(message.encoded_len()).unwrap_or(u32::MAX);
             chunk.extend_from_slice(&length.to_le_bytes());
             chunk.extend_from_slice(&message.encode_to_vec());

@@ -12,6 +12,7 @@ use proto::rpc;
 use registry::Digest;
 use tonic::{Code, Status};
 
+use super::trace::{self, Spans, Whole};
 use super::{History, log};
 use crate::api::{export, status};
 use crate::exporters::Slsa;
@@ -140,7 +141,8 @@ impl History {
 impl Ended {
     async fn write(self, store: &Store) -> Result<BuildHistoryRecord, WriteError> {
         let mut record = self.record;
-        let (logs, counts) = log::write(store, &self.progress).await?;
+        let mut spans = Spans::default();
+        let (logs, counts) = log::write(store, &self.progress, |message| spans.add(message)).await?;
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         record.num_total_steps = number(counts.total());
         record.num_cached_steps = number(counts.cached());
@@ -148,6 +150,22 @@ impl Ended {
         record.num_warnings = number(counts.warnings);
         let mut blobs: Vec<Digest> = logs.digest.parse().into_iter().collect();
         record.logs = Some(logs);
+        let trace = spans.to_json(&Whole {
+            reference: &record.r#ref,
+            started: record.created_at,
+            completed: record.completed_at,
+            error: self.outcome.as_ref().map_or_else(Status::message, |_| ""),
+        });
+        let size = i64::try_from(trace.len()).unwrap_or(i64::MAX);
+        for digest in keep(store, vec![trace]).await? {
+            record.trace = Some(Descriptor {
+                media_type: trace::MEDIA_TYPE.to_owned(),
+                digest: digest.to_string(),
+                size,
+                ..Descriptor::default()
+            });
+            blobs.push(digest);
+        }
         match self.outcome {
             Ok(made) => {
                 attest(store, &mut record, &made, &mut blobs).await?;
