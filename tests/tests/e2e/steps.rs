@@ -253,6 +253,23 @@ fn what_was_not_allowed_is_refused_by_name() {
 }
 
 #[test]
+fn steps_that_make_the_same_place_for_a_cache_do_not_hinder_each_other() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mounts = "--mount=type=cache,target=/outer --mount=type=cache,target=/outer/inner";
+    let dockerfile = format!(
+        "FROM @base@ AS a\nRUN {mounts} echo 1 > /one\nFROM @base@ AS b\nRUN {mounts} echo 2 > /two\n\
+         FROM scratch\nCOPY --from=a /one /\nCOPY --from=b /two /\n"
+    );
+    let context = world.context("nested", &[("Dockerfile", &dockerfile)]);
+    for _ in 0..10 {
+        world.build(&context, &["--no-cache"]).succeeded();
+    }
+}
+
+#[test]
 fn steps_that_share_a_cache_with_files_see_each_other() {
     if !given(&NEEDS) {
         return;

@@ -88,7 +88,7 @@ impl<'a> Targets<'a> {
         };
         match made {
             Ok(()) => {}
-            // A link that leads nowhere is in the way.
+            // A link that leads nowhere is in the way, or somebody else was faster.
             Err(rustix::io::Errno::EXIST) => return self.make_behind_link(&parent, path, name, kind),
             Err(error) => return Err(error.into()),
         }
@@ -102,9 +102,11 @@ impl<'a> Targets<'a> {
     /// Follows a dangling link one step and makes what it names; a chain or loop of them is refused by depth.
     fn make_behind_link(&mut self, parent: &OwnedFd, path: &str, name: &str, kind: Kind) -> io::Result<()> {
         const LONGEST_CHAIN: usize = 4096;
-        let link = rustix::fs::readlinkat(parent, name, Vec::new())?
-            .into_string()
-            .map_err(io::Error::other)?;
+        let link = match rustix::fs::readlinkat(parent, name, Vec::new()) {
+            // No link: another step made it in a cache that both have mounted.
+            Err(rustix::io::Errno::INVAL) => return Ok(()),
+            link => link?.into_string().map_err(io::Error::other)?,
+        };
         let target = if link.starts_with('/') {
             link
         } else {
