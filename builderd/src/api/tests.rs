@@ -576,7 +576,7 @@ async fn requests_that_a_frontend_cannot_serve_say_so_in_a_detail() {
         };
         let status = within(gateway.solve(of_build("a", request))).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented);
-        assert_eq!(errdefs::details(&status), [detail]);
+        assert_eq!(errdefs::details(&status).first(), Some(&detail));
     }
     within(gateway.r#return(of_build("a", scratch()))).await.unwrap();
     within(solve).await.unwrap().unwrap();
