@@ -60,16 +60,13 @@ impl Client {
             .await?;
         let sent = self
             .transport
-            .send(Call {
-                endpoint: &endpoint,
-                repository: repository.path(),
-                doing: format!("look up blob {digest} in {repository}"),
-                method: Method::HEAD,
+            .look_up(
+                &endpoint,
+                repository,
+                Method::HEAD,
                 url,
-                scopes: Scopes::pull(repository.path()),
-                headers: HeaderMap::new(),
-                body: Body::Empty,
-            })
+                format!("look up blob {digest} in {repository}"),
+            )
             .await;
         match sent {
             Ok(response) => Ok(Some(

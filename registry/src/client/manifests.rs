@@ -210,16 +210,13 @@ impl Client {
         while let Some(page_url) = url {
             let response = self
                 .transport
-                .send(Call {
-                    endpoint: &endpoint,
-                    repository: repository.path(),
-                    doing: doing.clone(),
-                    method: Method::GET,
-                    url: page_url.clone(),
-                    scopes: Scopes::pull(repository.path()),
-                    headers: HeaderMap::new(),
-                    body: Body::Empty,
-                })
+                .look_up(
+                    &endpoint,
+                    repository,
+                    Method::GET,
+                    page_url.clone(),
+                    doing.clone(),
+                )
                 .await?;
             let next = next_page(&page_url, response.headers());
             let body: Bytes = self

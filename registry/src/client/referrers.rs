@@ -1,12 +1,10 @@
 //! What refers to a manifest: signatures, attestations, lists of materials.
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::Client;
 use super::error::Error;
 use super::manifests::LARGEST_MANIFEST;
-use super::transport::{Body, Call};
-use crate::client::auth::Scopes;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, RawManifest};
 use crate::media_type;
@@ -30,16 +28,7 @@ impl Client {
             .await?;
         let sent = self
             .transport
-            .send(Call {
-                endpoint: &endpoint,
-                repository: repository.path(),
-                doing: doing.clone(),
-                method: Method::GET,
-                url,
-                scopes: Scopes::pull(repository.path()),
-                headers: HeaderMap::new(),
-                body: Body::Empty,
-            })
+            .look_up(&endpoint, repository, Method::GET, url, doing.clone())
             .await;
         let raw = match sent {
             Ok(response) => {

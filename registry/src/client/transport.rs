@@ -19,6 +19,7 @@ use super::auth::{Auth, Scopes};
 use super::error::{Error, Refusal};
 use super::host::{Connections, Endpoint, authority};
 use crate::digest::Digest;
+use crate::reference::Repository;
 
 const MOST_REDIRECTS: usize = 10;
 const LONGEST_ERROR_BODY: u64 = 64 * 1024;
@@ -62,6 +63,28 @@ pub(super) struct Transport {
 }
 
 impl Transport {
+    /// Asks for what reading a repository takes and nothing else.
+    pub async fn look_up(
+        &self,
+        endpoint: &Endpoint,
+        repository: &Repository,
+        method: Method,
+        url: Url,
+        doing: String,
+    ) -> Result<Response, Error> {
+        self.send(Call {
+            endpoint,
+            repository: repository.path(),
+            doing,
+            method,
+            url,
+            scopes: Scopes::pull(repository.path()),
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+        })
+        .await
+    }
+
     /// The successful answer.
     pub async fn send(&self, mut call: Call<'_>) -> Result<Response, Error> {
         let retry = self.connections.config.retry;
