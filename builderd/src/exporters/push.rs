@@ -1,7 +1,8 @@
 //! Images go to registries: blobs, then manifests, then the index, tags last.
 //!
 //! A reader never sees a half-pushed image, since nothing has a name before everything below it is there. For the same
-//! reason a tag that already names the same digest means that there is nothing to do.
+//! reason a tag that already names the same digest means that there is nothing to do, and an image whose manifest the
+//! repository has already has all its blobs there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use registry::manifest::RawManifest;
 use registry::media_type::is_foreign_layer;
 use registry::{Client, Descriptor, Digest, Reference, Repository};
 
-use super::assemble::Assembled;
+use super::assemble::{Assembled, AssembledImage};
 use super::attributes::ImageOptions;
 use super::layers::Layer;
 use super::{Context, ExportError};
@@ -21,6 +22,8 @@ use crate::sources::image::repositories;
 use crate::store::{RemoteBlob, Store};
 
 const UPLOADS_AT_ONCE: usize = 4;
+/// Of requests without a body worth mentioning.
+const REQUESTS_AT_ONCE: usize = 8;
 /// Smaller blobs are on their way too shortly to be shown one by one.
 const WORTH_A_LINE: u64 = 4 << 20;
 
@@ -37,7 +40,6 @@ pub(super) async fn push(
     context: &Context<'_>,
     vertex: &VertexProgress,
 ) -> Result<(), ExportError> {
-    let blobs = blobs(assembled, context.images.client(), context.images.store());
     let mut by_repository: BTreeMap<&Repository, Vec<&Reference>> = BTreeMap::new();
     for name in &options.names {
         by_repository.entry(name.repository()).or_default().push(name);
@@ -60,6 +62,8 @@ pub(super) async fn push(
             continue;
         }
         let status = vertex.status("pushing layers", "pushing layers");
+        let missing = missing(&client, repository, assembled).await?;
+        let blobs = blobs(&missing, context.images.client(), context.images.store());
         // Boxed: else the compiler cannot see that the uploads may move between threads.
         let uploads = blobs
             .iter()
@@ -69,7 +73,10 @@ pub(super) async fn push(
             .try_collect::<()>()
             .await?;
         status.complete();
-        push_manifests(&client, repository, assembled, &outdated, vertex).await?;
+        if assembled.index.is_some() {
+            push_images(&client, repository, &missing).await?;
+        }
+        push_root(&client, assembled.root(), &outdated, vertex).await?;
     }
     Ok(())
 }
@@ -94,14 +101,38 @@ fn client_for(repository: &Repository, options: &ImageOptions, client: &Client) 
 }
 
 async fn is_current(client: &Client, name: &Reference, root: &RawManifest) -> Result<bool, ExportError> {
-    let found = client.head_manifest(name).await.map_err(failed(name))?;
+    let found = client.head_before_writing(name).await.map_err(failed(name))?;
     Ok(found.is_some_and(|found| found.digest == root.digest))
 }
 
+/// The images that a repository does not have. Those without an index are only asked for by name.
+async fn missing<'a>(
+    client: &Client,
+    repository: &Repository,
+    assembled: &'a Assembled,
+) -> Result<Vec<&'a AssembledImage>, ExportError> {
+    if assembled.index.is_none() {
+        return Ok(assembled.all().collect());
+    }
+    let looks = assembled.all().map(|image| async move {
+        let name = repository.with_digest(image.manifest.digest.clone());
+        let is_there = is_current(client, &name, &image.manifest).await?;
+        Ok::<_, ExportError>((image, is_there))
+    });
+    // Boxed: else the compiler cannot see that the requests may move between threads.
+    let looks: Vec<_> = looks.map(FutureExt::boxed).collect();
+    let found: Vec<_> = futures::stream::iter(looks)
+        .buffered(REQUESTS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let missing = found.into_iter().filter(|(_, is_there)| !is_there);
+    Ok(missing.map(|(image, _)| image).collect())
+}
+
 /// Every blob once: platforms often share them.
-fn blobs(assembled: &Assembled, client: &Client, store: &Store) -> Vec<Blob> {
+fn blobs(images: &[&AssembledImage], client: &Client, store: &Store) -> Vec<Blob> {
     let mut blobs: BTreeMap<Digest, Blob> = BTreeMap::new();
-    for image in assembled.all() {
+    for image in images {
         // Whoever reads the image gets those where their descriptors say.
         let own = |layer: &&Layer| !is_foreign_layer(&layer.descriptor.media_type);
         for layer in image.layers.iter().filter(own) {
@@ -165,30 +196,38 @@ async fn push_blob(
     Ok(())
 }
 
-async fn push_manifests(
+async fn push_images(
     client: &Client,
     repository: &Repository,
-    assembled: &Assembled,
+    images: &[&AssembledImage],
+) -> Result<(), ExportError> {
+    let puts = images.iter().map(|image| {
+        let reference = repository.with_digest(image.manifest.digest.clone());
+        async move {
+            let put = client.put_manifest(&reference, &image.manifest).await;
+            put.map_err(failed(&reference))
+        }
+        .boxed()
+    });
+    futures::stream::iter(puts.collect::<Vec<_>>())
+        .buffer_unordered(REQUESTS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn push_root(
+    client: &Client,
+    root: &RawManifest,
     names: &[Reference],
     vertex: &VertexProgress,
 ) -> Result<(), ExportError> {
-    if assembled.index.is_some() {
-        for image in assembled.all() {
-            let reference = repository.with_digest(image.manifest.digest.clone());
-            client
-                .put_manifest(&reference, &image.manifest)
-                .await
-                .map_err(failed(&reference))?;
-        }
-    }
     for name in names {
-        let digest = &assembled.root().digest;
-        let text = format!("pushing manifest for {}", name.clone().pinned(digest.clone()));
+        let text = format!(
+            "pushing manifest for {}",
+            name.clone().pinned(root.digest.clone())
+        );
         let status = vertex.status(&text, &text);
-        client
-            .put_manifest(name, assembled.root())
-            .await
-            .map_err(failed(name))?;
+        client.put_manifest(name, root).await.map_err(failed(name))?;
         status.complete();
     }
     Ok(())

@@ -110,12 +110,8 @@ impl Copier {
 
     /// Whether the manifest is there already; what it names is there then, too.
     async fn has(&self, digest: Digest) -> Result<bool, Error> {
-        match self.client.head_manifest(&self.to.with_digest(digest)).await {
-            Ok(found) => Ok(found.is_some()),
-            // Some registries let nobody look at what does not exist. If we may not write either, writing says so.
-            Err(error) if error.is_denied() => Ok(false),
-            Err(error) => Err(error),
-        }
+        let reference = self.to.with_digest(digest);
+        Ok(self.client.head_before_writing(&reference).await?.is_some())
     }
 
     async fn store(&self, from: &Repository, raw: &RawManifest, depth: usize) -> Result<(), Error> {

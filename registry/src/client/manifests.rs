@@ -85,6 +85,15 @@ impl Client {
         }
     }
 
+    /// What is there already, for somebody who is about to write it. Some registries let nobody look at what does not
+    /// exist: that counts as not there, and if we may not write either, writing says so.
+    pub async fn head_before_writing(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
+        match self.head_manifest(reference).await {
+            Err(error) if error.is_denied() => Ok(None),
+            found => found,
+        }
+    }
+
     /// Resolves a reference to a descriptor through mirrors, like `manifest`, but without the body where possible: the
     /// registry itself is asked only for what no mirror has.
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Error> {
