@@ -6,7 +6,8 @@
 
 pub mod builder;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use prost::Message;
@@ -15,6 +16,9 @@ use sha2::{Digest as _, Sha256};
 
 /// More vertices than any real build has; a larger definition is refused before memory is spent on it.
 const MAX_VERTICES: usize = 100_000;
+
+/// Bytes of an input's name, or of all their names, in the name of an operation that its producer did not name.
+const MAX_INPUT_NAME: usize = 1024;
 
 /// One output of one vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,6 +164,14 @@ impl Graph {
             .collect::<Result<Vec<_>, _>>()?;
         validate(&digest, &op)?;
         let metadata = definition.metadata.get(&digest).cloned().unwrap_or_default();
+        if metadata
+            .linux_resources
+            .as_ref()
+            .is_some_and(|limits| *limits != pb::LinuxResources::default())
+        {
+            let reason = "limits of memory and processors for one step are not supported: limit the builder's own container";
+            return Err(LoadError::Invalid { digest, reason });
+        }
         let name = metadata
             .description
             .get("llb.customname")
@@ -190,12 +202,7 @@ impl Graph {
 
     /// The name of a vertex that its producer did not name (`buildkit-api.md`: default vertex names).
     fn default_name(&self, op: &pb::Op, inputs: &[Edge]) -> String {
-        let input_names = || {
-            inputs
-                .iter()
-                .map(|edge| self.vertices[edge.vertex].name.as_str())
-                .collect::<Vec<_>>()
-        };
+        let input_name = |edge: &Edge| shortened(&self.vertices[edge.vertex].name);
         match &op.op {
             Some(pb::op::Op::Source(source)) => source.identifier.clone(),
             Some(pb::op::Op::Exec(exec)) => exec
@@ -210,13 +217,25 @@ impl Graph {
                 .collect::<Vec<_>>()
                 .join(", "),
             Some(pb::op::Op::Build(_)) => "build".to_owned(),
-            Some(pb::op::Op::Merge(_)) => format!("merge ({})", input_names().join(", ")),
+            Some(pb::op::Op::Merge(_)) => {
+                let mut names = String::new();
+                for edge in inputs {
+                    if !names.is_empty() {
+                        names.push_str(", ");
+                    }
+                    names.push_str(&input_name(edge));
+                    if names.len() > MAX_INPUT_NAME {
+                        break;
+                    }
+                }
+                format!("merge ({})", shortened(&names))
+            }
             Some(pb::op::Op::Diff(diff)) => {
                 let side = |input: Option<i64>| {
                     input
                         .and_then(|i| usize::try_from(i).ok())
-                        .and_then(|i| input_names().get(i).map(|name| (*name).to_owned()))
-                        .unwrap_or_else(|| "scratch".to_owned())
+                        .and_then(|i| inputs.get(i))
+                        .map_or_else(|| "scratch".into(), input_name)
                 };
                 let (lower, upper) = (
                     diff.lower.as_ref().map(|l| l.input),
@@ -230,9 +249,23 @@ impl Graph {
     }
 }
 
+/// The names of inputs as part of a name: cut, as names that hold the names below them could grow without end.
+fn shortened(name: &str) -> Cow<'_, str> {
+    if name.len() <= MAX_INPUT_NAME {
+        return Cow::Borrowed(name);
+    }
+    let cut = name.floor_char_boundary(MAX_INPUT_NAME);
+    Cow::Owned(format!("{}…", &name[..cut]))
+}
+
 /// `sha256:…` of an operation's bytes.
 pub fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+    const PREFIX: &str = "sha256:";
+    let mut text = PREFIX.as_bytes().to_vec();
+    text.resize(PREFIX.len() + 2 * Sha256::output_size(), 0);
+    hex::encode_to_slice(Sha256::digest(bytes), &mut text[PREFIX.len()..])
+        .expect("there are two digits for each byte");
+    String::from_utf8(text).expect("digits are text")
 }
 
 /// How many outputs an operation has.
@@ -263,13 +296,31 @@ fn validate(digest: &str, op: &pb::Op) -> Result<(), LoadError> {
             if !exec.mounts.iter().any(|mount| mount.dest == "/") {
                 return invalid("an exec operation needs a mount at /");
             }
-            match exec
+            if !exec
                 .mounts
                 .iter()
                 .all(|mount| valid_input(mount.input, op.inputs.len()))
             {
-                true => Ok(()),
-                false => invalid("a mount names an input that does not exist"),
+                return invalid("a mount names an input that does not exist");
+            }
+            let with_output = exec.mounts.iter().filter(|mount| mount.output >= 0);
+            let mut numbers = BTreeSet::new();
+            for mount in with_output {
+                if mount.mount_type() != pb::MountType::Bind {
+                    return invalid("a mount that is no bind mount cannot be an output");
+                }
+                if !numbers.insert(mount.output) {
+                    return invalid("two mounts are the same output");
+                }
+            }
+            let is_incomplete = |mount: &pb::Mount| match mount.mount_type() {
+                pb::MountType::Secret => mount.secret_opt.is_none(),
+                pb::MountType::Ssh => mount.ssh_opt.is_none(),
+                _ => false,
+            };
+            match exec.mounts.iter().any(is_incomplete) {
+                true => invalid("a secret or ssh mount does not say which"),
+                false => Ok(()),
             }
         }
         Some(pb::op::Op::File(file)) if file.actions.is_empty() => {

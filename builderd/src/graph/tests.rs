@@ -159,6 +159,30 @@ fn a_definition_may_be_deep_but_not_endless() {
 }
 
 #[test]
+fn a_name_does_not_double_with_every_operation() {
+    let mut operations = vec![source("docker-image://a")];
+    for _ in 0..100 {
+        let below = operations.last().map(|below| input_of(below, 0)).unwrap();
+        operations.push(pb::Op {
+            inputs: vec![below.clone(), below],
+            op: Some(pb::op::Op::Merge(pb::MergeOp {
+                inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
+            })),
+            ..pb::Op::default()
+        });
+    }
+    let references: Vec<&pb::Op> = operations.iter().collect();
+    let head = input_of(references[100], 0);
+    let mut graph = Graph::default();
+    graph.load(&definition(&references, head)).unwrap();
+    assert_eq!(
+        graph.vertex(2).name,
+        "merge (merge (docker-image://a, docker-image://a), merge (docker-image://a, docker-image://a))"
+    );
+    assert!(graph.vertex(100).name.len() < 1100, "{}", graph.vertex(100).name);
+}
+
+#[test]
 fn an_operation_cannot_use_itself() {
     let base = source("docker-image://a");
     let mut circle = copy(vec![input_of(&base, 0)], 0, -1);
