@@ -38,19 +38,17 @@ impl Prefix {
             return text.to_owned();
         }
         self.done += 1;
-        let mut name = String::from("[");
-        if self.show_platform {
-            name.push_str(&platform.to_string());
-            name.push_str(&cross_target(platform, environment));
-            name.push(' ');
-        }
-        if !self.stage.is_empty() {
-            name.push_str(&self.stage);
-            name.push(' ');
-        }
-        let width = self.total.to_string().len();
+        let platform = match self.show_platform {
+            true => format!("{platform}{} ", cross_target(platform, environment)),
+            false => String::new(),
+        };
+        let between = if self.stage.is_empty() { "" } else { " " };
+        let width = self.total.ilog10() as usize + 1;
         let trigger = if on_build { "ONBUILD " } else { "" };
-        format!("{name}{:>width$}/{}] {trigger}{text}", self.done, self.total)
+        format!(
+            "[{platform}{}{between}{:>width$}/{}] {trigger}{text}",
+            self.stage, self.done, self.total
+        )
     }
 }
 
@@ -92,6 +90,7 @@ pub(super) fn shown(code: &str, expander: &Expander, environment: &Environment) 
         .word(code, environment)
         .map_or_else(|_| code.to_owned(), |expansion| expansion.text);
     match text.split_once(' ') {
+        Some((keyword, _)) if !keyword.contains(char::is_lowercase) => text,
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
         None => text.to_uppercase(),
     }

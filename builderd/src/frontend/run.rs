@@ -1,5 +1,7 @@
 //! RUN to an exec operation: command, heredocs, mounts, modes.
 
+use std::borrow::Cow;
+
 use dockerfile::expand::{Environment, Expander, Quotes, Unset};
 use dockerfile::ignore::clean;
 use dockerfile::instruction::{CacheSharing, CommandLine, Mount, MountKind, Network, Run, Security};
@@ -37,9 +39,9 @@ impl Frame {
             mount: plain_mount("/"),
         }];
         let (mut secrets, mut agents) = (Vec::new(), 0);
-        let mut environment = self.environment.clone();
+        let mut environment = Cow::Borrowed(&self.environment);
         let (words, summary) = self.command(run, &mut bound, lowering)?;
-        let mut shown_environment = self.environment.clone();
+        let mut shown_environment = Cow::Borrowed(&self.environment);
         for (text, source) in run.mounts.iter().zip(&step.sources) {
             let expand = |value: &str| {
                 lowering
@@ -55,7 +57,7 @@ impl Frame {
             match mount.kind {
                 MountKind::Secret => {
                     if let Some(name) = &mount.environment {
-                        shown_environment.set(name, "****");
+                        shown_environment.to_mut().set(name, "****");
                     }
                     let id = secret_id(&mount);
                     self.asked.secret(&id, wanted(&mount));
@@ -66,7 +68,7 @@ impl Frame {
                 MountKind::Ssh => {
                     self.asked
                         .agent(mount.id.as_deref().unwrap_or("default"), wanted(&mount));
-                    bound.push(ssh(&mount, agents, &mut environment)?);
+                    bound.push(ssh(&mount, agents, environment.to_mut())?);
                     agents += 1;
                 }
                 _ => bound.push(self.mount(&mount, *source, lowering)?),
@@ -91,11 +93,11 @@ impl Frame {
             unset: Unset::Kept,
             ..lowering.expander
         };
-        let text = shown(
-            &format!("{}{summary}", step.command.code),
-            &how,
-            &shown_environment,
-        );
+        let code = match summary.is_empty() {
+            true => Cow::Borrowed(&step.command.code),
+            false => Cow::Owned(format!("{}{summary}", step.command.code)),
+        };
+        let text = shown(&code, &how, &shown_environment);
         let note = Note {
             name: self
                 .prefix
@@ -114,8 +116,9 @@ impl Frame {
             Security::Sandbox => pb::SecurityMode::Sandbox,
             Security::Insecure => pb::SecurityMode::Insecure,
         };
+        let created_by = format!("RUN {} # buildkit", self.with_args(&words));
         let meta = pb::Meta {
-            args: words.clone(),
+            args: words,
             env: environment.to_pairs(),
             cwd: self.directory.clone(),
             user: self.image.config.user.clone(),
@@ -142,7 +145,6 @@ impl Frame {
             platform: Some(wire_platform(&self.platform)),
             note,
         }));
-        let created_by = format!("RUN {} # buildkit", self.with_args(&words));
         commit(&mut self.image, created_by, Layer::Made);
         Ok(())
     }
@@ -268,11 +270,12 @@ impl Frame {
         if pairs.is_empty() {
             return words.join(" ");
         }
-        let shown: String = pairs
-            .iter()
-            .map(|(name, value)| format!("{name}={value} "))
-            .collect();
-        format!("|{} {shown}{}", pairs.len(), words.join(" "))
+        let mut text = format!("|{} ", pairs.len());
+        for (name, value) in pairs {
+            text.extend([name, "=", value, " "]);
+        }
+        text.push_str(&words.join(" "));
+        text
     }
 }
 

@@ -4,14 +4,18 @@
 //! builds and platforms have equal bytes, and with them equal digests. An operation may be changed until
 //! [`Builder::definition`] is called: the build context learns which files it has to carry only at the very end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use proto::pb;
 
 use super::digest_of;
+
+/// Bytes that encoded operations share one allocation of.
+const ROOM: usize = 64 << 10;
+const GROWING: &str = "a buffer that grows has room";
 
 /// One output of an operation in a [`Builder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,23 +123,32 @@ impl Builder {
         };
         let needed = self.needed(head);
         let mut definition = pb::Definition::default();
-        let mut locations: BTreeMap<String, pb::Locations> = BTreeMap::new();
+        // Maps that grow one by one would take most of the time of a large file: they are made at the end.
+        let count = needed.iter().filter(|needed| **needed).count();
+        let mut locations: Vec<(String, pb::Location)> = Vec::with_capacity(count);
+        let mut all_metadata: Vec<(String, pb::OpMetadata)> = Vec::with_capacity(count + 1);
+        let mut written: HashSet<String> = HashSet::with_capacity(count);
         let mut digests: Vec<String> = vec![String::new(); self.nodes.len()];
+        let mut buffer = BytesMut::new();
         for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| needed[*at]) {
             let (bytes, metadata) = match node {
                 Node::Foreign { bytes, metadata, .. } => (bytes.clone(), pb::OpMetadata::clone(metadata)),
-                Node::Built(operation) => (encode(operation, &digests), metadata(&operation.note)),
+                Node::Built(operation) => {
+                    encode(operation, &digests, &mut buffer);
+                    (buffer.split().freeze(), metadata(&operation.note))
+                }
             };
             let digest = digest_of(&bytes);
             if let Node::Built(operation) = node
                 && let Some(lines) = operation.note.lines
             {
-                add_location(locations.entry(digest.clone()).or_default(), lines);
+                locations.push((digest.clone(), location(lines)));
             }
-            // Equal instructions on equal inputs are one operation; the first one names it.
-            if definition.metadata.insert(digest.clone(), metadata).is_none() {
+            // Equal instructions on equal inputs are one operation; the last one names it.
+            if written.insert(digest.clone()) {
                 definition.def.push(bytes);
             }
+            all_metadata.push((digest.clone(), metadata));
             digests[at] = digest;
         }
         let marker = pb::Op {
@@ -144,12 +157,11 @@ impl Builder {
         };
         let marker = marker.encode_to_vec();
         // Clients that hand a definition back look for metadata of its last operation too.
-        definition
-            .metadata
-            .insert(digest_of(&marker), pb::OpMetadata::default());
+        all_metadata.push((digest_of(&marker), pb::OpMetadata::default()));
+        definition.metadata = all_metadata.into_iter().collect();
         definition.def.push(marker.into());
         definition.source = source.filter(|_| !locations.is_empty()).map(|info| pb::Source {
-            locations,
+            locations: by_digest(locations),
             infos: vec![pb::SourceInfo::clone(info)],
         });
         definition
@@ -171,19 +183,29 @@ impl Builder {
     }
 }
 
-fn encode(operation: &Operation, digests: &[String]) -> Bytes {
-    let op = pb::Op {
+/// Writes the fields of [`pb::Op`] in the order of their numbers, as prost does, without a copy of the operation.
+fn encode(operation: &Operation, digests: &[String], buffer: &mut BytesMut) {
+    let inputs = pb::Op {
         inputs: operation
             .inputs
             .iter()
             .map(|output| input(*output, digests))
             .collect(),
-        op: Some(operation.kind.clone()),
+        ..pb::Op::default()
+    };
+    let rest = pb::Op {
         platform: operation.platform.clone(),
         // Other producers always write it, so it is part of the bytes.
         constraints: Some(pb::WorkerConstraints::default()),
+        ..pb::Op::default()
     };
-    op.encode_to_vec().into()
+    let length = inputs.encoded_len() + operation.kind.encoded_len() + rest.encoded_len();
+    if buffer.capacity() < length {
+        *buffer = BytesMut::with_capacity(length.max(ROOM));
+    }
+    inputs.encode(buffer).expect(GROWING);
+    operation.kind.encode(buffer);
+    rest.encode(buffer).expect(GROWING);
 }
 
 fn input(output: Output, digests: &[String]) -> pb::Input {
@@ -209,7 +231,7 @@ fn metadata(note: &Note) -> pb::OpMetadata {
     }
 }
 
-fn add_location(locations: &mut pb::Locations, (first, last): (u32, u32)) {
+fn location((first, last): (u32, u32)) -> pb::Location {
     // One range per line, as other producers write it.
     let position = |line: u32| {
         Some(pb::Position {
@@ -223,10 +245,25 @@ fn add_location(locations: &mut pb::Locations, (first, last): (u32, u32)) {
             end: position(line),
         })
         .collect();
-    locations.locations.push(pb::Location {
+    pb::Location {
         source_index: 0,
         ranges,
-    });
+    }
+}
+
+fn by_digest(mut locations: Vec<(String, pb::Location)>) -> BTreeMap<String, pb::Locations> {
+    locations.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut grouped: Vec<(String, pb::Locations)> = Vec::with_capacity(locations.len());
+    for (digest, location) in locations {
+        match grouped.last_mut() {
+            Some((last, known)) if *last == digest => known.locations.push(location),
+            _ => {
+                let locations = vec![location];
+                grouped.push((digest, pb::Locations { locations }));
+            }
+        }
+    }
+    grouped.into_iter().collect()
 }
 
 #[cfg(test)]
