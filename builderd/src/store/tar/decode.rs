@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::{BLOCK, Entry, Kind, Time, XATTR, Xattrs};
 
-/// Bound of PAX records and GNU long names of one entry; Go's reader has the same.
+/// Bound of all headers before that of one entry: PAX records and GNU long names. Go's reader bounds each by this.
 const EXTENSION_LIMIT: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,7 @@ impl<R: Read> Archive<R> {
 
     pub fn next_entry(&mut self) -> Result<Option<Entry>, ArchiveError> {
         let mut extensions = Extensions::default();
+        let mut extended = 0;
         loop {
             self.skip_data()?;
             let Some(block) = self.next_block()? else {
@@ -71,6 +72,17 @@ impl<R: Read> Archive<R> {
             let header = Header { block: &block, at };
             header.verify()?;
             let flag = header.flag();
+            if matches!(flag, b'x' | b'X' | b'L' | b'K' | b'g') {
+                // Of global records, which are skipped, the number alone counts.
+                let read = if flag == b'g' { 0 } else { header.size()? };
+                extended = read.saturating_add(extended).saturating_add(BLOCK as u64);
+                if extended > EXTENSION_LIMIT {
+                    return Err(ArchiveError::Header {
+                        at,
+                        what: "extension headers of an entry over one MiB",
+                    });
+                }
+            }
             match flag {
                 b'x' | b'X' => {
                     let records = self.read_extension(&header)?;
@@ -200,12 +212,6 @@ impl<R: Read> Archive<R> {
 
     fn read_extension(&mut self, header: &Header<'_>) -> Result<Vec<u8>, ArchiveError> {
         let size = header.size()?;
-        if size > EXTENSION_LIMIT {
-            return Err(ArchiveError::Header {
-                at: header.at,
-                what: "extension header over one MiB",
-            });
-        }
         self.expect_data(size);
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes).map_err(ArchiveError::Read)?;
@@ -237,7 +243,10 @@ impl Extensions {
             self.add_record(record.get(..equals)?, record.get(equals + 1..)?)?;
             records = rest;
         }
-        self.xattrs.sort();
+        // Of equal names the last one counts; a search for each would take time that grows with its square.
+        self.xattrs.reverse();
+        self.xattrs.sort_by(|(one, _), (other, _)| one.cmp(other));
+        self.xattrs.dedup_by(|(one, _), (other, _)| one == other);
         Some(())
     }
 
@@ -261,7 +270,6 @@ impl Extensions {
                     && !name.is_empty()
                     && !name.contains(&0)
                 {
-                    self.xattrs.retain(|(known, _)| known != name);
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
             }

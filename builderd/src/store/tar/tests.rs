@@ -293,10 +293,40 @@ fn an_extension_header_cannot_fill_the_memory() {
     assert!(matches!(
         error,
         ArchiveError::Header {
-            what: "extension header over one MiB",
+            what: "extension headers of an entry over one MiB",
             ..
         }
     ));
+}
+
+#[test]
+fn many_extension_headers_are_as_bad_as_a_large_one() {
+    let extended = |count: usize, kind, records: &[u8]| {
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            let mut header = ::tar::Header::new_gnu();
+            header.set_path("x").unwrap();
+            header.set_entry_type(kind);
+            header.set_size(records.len() as u64);
+            header.set_cksum();
+            bytes.extend(header.as_bytes());
+            bytes.extend(records);
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+        }
+        Archive::new(Cursor::new(bytes)).next_entry()
+    };
+    let one: Vec<u8> = (0..25_000)
+        .flat_map(|number| format!("28 SCHILY.xattr.u.{number:07}=x\n").into_bytes())
+        .collect();
+    assert!(extended(1, ::tar::EntryType::XHeader, &one).unwrap().is_none());
+    for (count, kind, records) in [
+        (2, ::tar::EntryType::XHeader, &one[..]),
+        (20, ::tar::EntryType::GNULongName, &[b'n'; 60_000]),
+        (2_049, ::tar::EntryType::XGlobalHeader, b""),
+    ] {
+        let error = extended(count, kind, records).unwrap_err();
+        assert!(matches!(error, ArchiveError::Header { .. }), "{error}");
+    }
 }
 
 fn entries() -> impl Strategy<Value = Entry> {
