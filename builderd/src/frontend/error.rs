@@ -79,8 +79,6 @@ pub enum Problem {
     NotAContext(String),
     #[error("failed to read downloaded context")]
     ReadContext(#[source] HostError),
-    #[error("the build context {url} is a {compression} archive, which is not supported: use gzip or zstd")]
-    ContextCompression { url: String, compression: &'static str },
     #[error("failed to read dockerfile")]
     ReadDockerfile(#[source] HostError),
     #[error("failed to read dockerfile: open {0}: no such file or directory")]

@@ -73,23 +73,25 @@ fn source(identifier: String, attrs: BTreeMap<String, String>, note: Note) -> Op
 /// The first bytes of a file that say whether it is an archive.
 pub(super) const ARCHIVE_HEAD: u64 = 1024;
 
+/// How files begin that are compressed with gzip, zstd, bzip2 and xz.
+const COMPRESSED: [&[u8]; 4] = [
+    &[0x1f, 0x8b, 0x08],
+    &[0x28, 0xb5, 0x2f, 0xfd],
+    b"BZh",
+    &[0xfd, b'7', b'z', b'X', b'Z', 0],
+];
+
 /// What a downloaded context is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Download {
     Archive,
-    /// An archive that nothing here can decompress.
-    Unreadable(&'static str),
     /// Anything else is taken for a Dockerfile.
     Other,
 }
 
 pub(super) fn recognise(head: &[u8]) -> Download {
-    if head.starts_with(&[0x1f, 0x8b, 0x08]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_tar(head) {
+    if COMPRESSED.iter().any(|magic| head.starts_with(magic)) || is_tar(head) {
         Download::Archive
-    } else if head.starts_with(b"BZh") {
-        Download::Unreadable("bzip2")
-    } else if head.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-        Download::Unreadable("xz")
     } else {
         Download::Other
     }
@@ -127,7 +129,8 @@ mod tests {
             (&tar[..], Download::Archive),
             (&tar[..300], Download::Other),
             (b"\x1f\x8b\x08rest", Download::Archive),
-            (b"BZh9", Download::Unreadable("bzip2")),
+            (b"BZh9", Download::Archive),
+            (b"\xfd7zXZ\0rest", Download::Archive),
             (b"FROM scratch\n", Download::Other),
             (&[0; 1024], Download::Other),
             (b"", Download::Other),

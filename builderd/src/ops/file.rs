@@ -127,13 +127,6 @@ enum Problem {
         entry: PathBuf,
         reason: &'static str,
     },
-    #[error(
-        "cannot extract {archive:?}: {compression} archives are not supported; use a gzip or zstd archive, or extract it in a RUN step"
-    )]
-    ArchiveCompression {
-        archive: PathBuf,
-        compression: &'static str,
-    },
 }
 
 /// A failed operation, and what it leaves to look at.

@@ -1,6 +1,7 @@
 //! ADD of a local tar archive: it is extracted instead of copied.
 //!
-//! What counts is the content, not the name: plain, gzip and zstd tars are recognised by their first bytes. Names and
+//! What counts is the content, not the name: tars that are plain or compressed with gzip, zstd, bzip2 or xz are
+//! recognised by their first bytes. Names and
 //! links in the archive are resolved with the destination folder as root, so nothing in it can reach elsewhere; what
 //! it holds is counted against generous limits.
 
@@ -10,6 +11,8 @@ use std::io::{self, BufReader, Read, Seek as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
+
+use lzma_rust2::XzReader;
 
 use super::Problem;
 use super::copy::{Changes, make_folders};
@@ -28,6 +31,8 @@ const MAX_PATH: usize = 4096;
 const ENTRY_LIMIT: u64 = 1 << 23;
 /// More bytes than this are an attack.
 const SIZE_LIMIT: u64 = 1 << 40;
+/// KiB that the window of an xz archive may take: `xz -9` makes 64 MiB, its format allows 4 GiB.
+const XZ_MEMORY: u32 = 256 << 10;
 
 /// Extracts `path` into the folder `destination`. `false`, with nothing done, if it is no archive.
 pub fn extract(
@@ -49,28 +54,19 @@ pub fn extract(
         source,
     };
     let mut file = entry.open_file()?;
-    match compression(&mut file).map_err(failed)? {
-        Compression::Unsupported(compression) if named_like_archive(path) => {
-            return Err(Problem::ArchiveCompression { archive, compression });
-        }
-        Compression::Unsupported(_) => return Ok(false),
-        Compression::Known(open) => {
-            if !starts_with_entry(open(file.try_clone().map_err(failed)?).map_err(failed)?) {
-                return Ok(false);
-            }
-            file.rewind().map_err(failed)?;
-            let extraction = Extraction::new(&archive, overlay, destination, changes)?;
-            extraction.run(open(file).map_err(failed)?)?;
-        }
+    let open = opener(&mut file).map_err(failed)?;
+    if !starts_with_entry(open(file.try_clone().map_err(failed)?).map_err(failed)?) {
+        return Ok(false);
     }
+    file.rewind().map_err(failed)?;
+    let extraction = Extraction::new(&archive, overlay, destination, changes)?;
+    extraction.run(open(file).map_err(failed)?)?;
     Ok(true)
 }
 
 /// The time of the newest regular file in an archive; nothing for what is no archive or cannot be read.
 pub fn newest_in_archive(mut file: File) -> Option<i64> {
-    let Compression::Known(open) = compression(&mut file).ok()? else {
-        return None;
-    };
+    let open = opener(&mut file).ok()?;
     let mut archive = Archive::new(open(file).ok()?);
     let mut newest = None;
     while let Some(entry) = archive.next_entry().ok()? {
@@ -83,33 +79,29 @@ pub fn newest_in_archive(mut file: File) -> Option<i64> {
 
 type Open = fn(File) -> io::Result<Box<dyn Read>>;
 
-enum Compression {
-    Known(Open),
-    Unsupported(&'static str),
-}
-
-fn compression(file: &mut File) -> io::Result<Compression> {
+/// How to read the archive that a file is, if it is one, from its beginning.
+fn opener(file: &mut File) -> io::Result<Open> {
     let mut magic = Vec::with_capacity(6);
     file.by_ref().take(6).read_to_end(&mut magic)?;
     file.rewind()?;
-    let known = |open: Open| Ok(Compression::Known(open));
-    if magic.starts_with(&[0x1f, 0x8b, 0x08]) {
-        known(|file| Ok(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file)))))
+    Ok(if magic.starts_with(&[0x1f, 0x8b, 0x08]) {
+        |file| Ok(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))))
     } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        known(|file| Ok(Box::new(zstd::stream::read::Decoder::new(file)?)))
+        |file| Ok(Box::new(zstd::stream::read::Decoder::new(file)?))
     } else if magic.starts_with(b"BZh") {
-        Ok(Compression::Unsupported("bzip2"))
+        |file| {
+            Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(BufReader::new(
+                file,
+            ))))
+        }
     } else if magic.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-        Ok(Compression::Unsupported("xz"))
+        |file| {
+            let file = BufReader::new(file);
+            Ok(Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)))
+        }
     } else {
-        known(|file| Ok(Box::new(BufReader::new(file))))
-    }
-}
-
-fn named_like_archive(path: &str) -> bool {
-    [".tar.bz2", ".tar.xz", ".tbz", ".tbz2", ".txz"]
-        .iter()
-        .any(|end| path.ends_with(end))
+        |file| Ok(Box::new(BufReader::new(file)))
+    })
 }
 
 /// Also if that entry will be refused: it is an archive nevertheless.
