@@ -159,7 +159,7 @@ pub(super) fn write_tree<'a>(
             GitDir::Kept => write_clone(request, fetched, resolved, commit, place).await?,
         }
         if request.source.submodules {
-            submodules::write_all(request, fetched, commit, place, depth).await?;
+            submodules::write_all(request, fetched, commit, place, &depth).await?;
         }
         Ok(())
     })

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dockerfile::address::{GitUrl, without_credentials};
 
@@ -18,9 +20,12 @@ const MAX_DEPTH: u32 = 16;
 const MAX_COUNT: usize = 1000;
 const GITLINK: &str = "160000";
 
-/// How deep a submodule lies.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Depth(u32);
+/// How deep a submodule lies, and how many there were before it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Depth {
+    level: u32,
+    written: Arc<AtomicUsize>,
+}
 
 /// What `.gitmodules` says of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +41,7 @@ pub(super) async fn write_all(
     fetched: &Fetched<'_>,
     commit: &str,
     place: &Place<'_>,
-    depth: Depth,
+    depth: &Depth,
 ) -> Result<(), GitError> {
     let described = described(fetched, commit).await?;
     if described.is_empty() {
@@ -48,16 +53,17 @@ pub(super) async fn write_all(
         name: name.to_owned(),
         problem,
     };
-    if links.len() > MAX_COUNT {
-        return Err(failed("", format!("is one of more than {MAX_COUNT}")));
-    }
     for (path, commit) in links {
         // A link that nobody describes is an empty folder.
         let Some(submodule) = described.iter().find(|submodule| submodule.path == path) else {
             continue;
         };
         let name = &submodule.name;
-        if depth.0 >= MAX_DEPTH {
+        // All together: some that each hold a few multiply.
+        if depth.written.fetch_add(1, Ordering::Relaxed) >= MAX_COUNT {
+            return Err(failed(name, format!("is one of more than {MAX_COUNT}")));
+        }
+        if depth.level >= MAX_DEPTH {
             return Err(failed(name, format!("lies in more than {MAX_DEPTH} others")));
         }
         // Git made the folder from the same tree; that no link got in between is not left to it alone.
@@ -75,7 +81,11 @@ pub(super) async fn write_all(
                 subfolder: "",
                 git_dir: place.git_dir,
             };
-            write_tree(request, &fetched, &resolved, &commit, &inside, Depth(depth.0 + 1)).await
+            let depth = Depth {
+                level: depth.level + 1,
+                written: Arc::clone(&depth.written),
+            };
+            write_tree(request, &fetched, &resolved, &commit, &inside, depth).await
         };
         inside.await.map_err(|source| GitError::InSubmodule {
             name: name.clone(),
