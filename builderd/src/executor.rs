@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use cdi::Devices;
 pub use conversation::{Conversation, Input, Launch};
 use docker::Docker;
-pub use sandbox::Sandbox;
+pub use sandbox::{Held, Sandbox};
 use step::{ExitStatus, NetworkMode, SecurityMode, Step, StepError, Stream};
 
 /// Sandboxes that wait for a build at most, after many builds at once.
@@ -376,17 +376,19 @@ pub struct Sandboxes {
 }
 
 impl Sandboxes {
-    /// Runs one step to its end; many may run at once. `output` is called in the order in which the step wrote.
+    /// Runs one step to its end; many may run at once. `output` is called in the order in which the step wrote, `held` is
+    /// let go when no process of the step is left, also if nobody waits for that.
     pub async fn run(
         &self,
         step: Step,
+        held: Held,
         output: impl FnMut(Stream, Bytes) + Send,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, StepError> {
         let Some(sandbox) = cancel.run_until_cancelled(self.sandbox(&step)).await else {
             return Err(StepError::Cancelled);
         };
-        sandbox?.run(step, output, cancel).await
+        sandbox?.run(step, held, output, cancel).await
     }
 
     /// Runs one process that somebody talks with to its end.
@@ -416,12 +418,24 @@ impl Sandboxes {
 
 impl Drop for Sandboxes {
     fn drop(&mut self) {
-        // Privileged steps may have left anything behind: theirs are not used again.
-        if let Some(sandbox) = self.started[Place::default().index()].take()
-            && sandbox.is_idle()
-            && !sandbox.ran_insecure()
-        {
-            self.executor.give_back(sandbox);
+        for (index, sandbox) in self.started.iter_mut().enumerate() {
+            let Some(sandbox) = sandbox.take() else { continue };
+            // Privileged steps may have left anything behind: theirs are not used again.
+            let is_reusable = index == Place::default().index() && !sandbox.ran_insecure();
+            if sandbox.is_idle() {
+                if is_reusable {
+                    self.executor.give_back(sandbox);
+                }
+            } else if tokio::runtime::Handle::try_current().is_ok() {
+                // Killed steps hold what is theirs until they are gone.
+                let executor = self.executor.clone();
+                self.executor.spawn(async move {
+                    sandbox.settled().await;
+                    if is_reusable && sandbox.is_idle() {
+                        executor.give_back(sandbox);
+                    }
+                });
+            }
         }
     }
 }

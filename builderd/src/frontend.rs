@@ -35,6 +35,7 @@ use proto::pb;
 use registry::{Digest, Reference};
 
 pub use attributes::{Attributes, ResolveMode};
+pub(crate) use context::is_built_in;
 pub use error::{Error, Location, Problem};
 pub use requests::{Metadata, answer};
 

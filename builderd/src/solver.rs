@@ -39,7 +39,7 @@ pub use attest::{AttestError, AttestRequest};
 pub(crate) use container::{Container, ContainerError, ContainerRequest, Process};
 pub use error::{Failure, SolveError};
 pub use export::{ExportRequest, Exports};
-pub use frontend::{BuildRequest, is_built_in};
+pub use frontend::BuildRequest;
 pub use job::{Entitlements, Job};
 pub use outcome::{Attested, Outcome, Reference, References};
 pub use policy::{PolicyError, SourcePolicy};

@@ -6,8 +6,8 @@ use proto::content::content_client::ContentClient;
 use proto::content::{InfoRequest, ReadContentRequest};
 use proto::control::control_client::ControlClient;
 use proto::control::{
-    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, DiskUsageRequest, PruneRequest,
-    StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UsageRecord,
+    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, DiskUsageRequest, PruneRequest, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UsageRecord,
 };
 use proto::tunnel;
 use tokio::net::UnixStream;
@@ -39,6 +39,12 @@ impl Api {
 
     fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone()).max_decoding_message_size(tunnel::MAX_MESSAGE)
+    }
+
+    /// Builds without a client: only what needs no session.
+    pub fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Status> {
+        let response = self.runtime.block_on(self.control().solve(request))?;
+        Ok(response.into_inner())
     }
 
     pub fn disk_usage(&self, filter: &[&str]) -> Result<Vec<UsageRecord>, Status> {

@@ -28,8 +28,7 @@ use crate::frontend;
 use crate::ops::OpError;
 use crate::progress::LogStream;
 use crate::solver::{
-    BuildRequest, ContainerError, ContainerRequest, Outcome, Process, Rules, SolveError, is_built_in,
-    wanted_image,
+    BuildRequest, ContainerError, ContainerRequest, Outcome, Process, Rules, SolveError, wanted_image,
 };
 
 /// Frontends that ask for frontends may be this deep.
@@ -57,7 +56,8 @@ pub(super) struct Wanted {
 /// The image that a request names as its frontend.
 pub(super) fn wanted(request: &BuildRequest) -> Option<Wanted> {
     let source = request.attributes.get("source");
-    if request.frontend != "gateway.v0" || request.definition.is_some() || is_built_in(source) {
+    let is_built_in = source.is_some_and(|source| frontend::is_built_in(source));
+    if request.frontend != "gateway.v0" || request.definition.is_some() || is_built_in {
         return None;
     }
     Some(Wanted {
@@ -418,7 +418,10 @@ async fn process(daemon: &Arc<Daemon>, build: &Build, request: &BuildRequest, co
     env.push("BUILDKIT_EXPORTEDPRODUCT=".to_owned());
     Process {
         meta: pb::Meta {
-            args: config.entrypoint.unwrap_or_else(|| vec!["/run".to_owned()]),
+            args: config
+                .entrypoint
+                .filter(|entrypoint| !entrypoint.is_empty())
+                .unwrap_or_else(|| vec!["/run".to_owned()]),
             env,
             cwd: config.working_dir.unwrap_or_default(),
             user: config.user.unwrap_or_default(),

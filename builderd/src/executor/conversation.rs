@@ -99,7 +99,7 @@ impl Sandbox {
         };
         let request = protocol::encode(&request).map_err(StepError::Encode)?;
         let (sender, mut events) = mpsc::unbounded_channel();
-        let mut running = self.start(id, request, Ear::Attached(sender)).await?;
+        let mut running = self.start(id, request, Ear::Attached(sender), None).await?;
         let ended = self.exchange(id, &mut conversation, &mut events, cancel).await;
         if let Some(ended) = ended {
             running.over = true;

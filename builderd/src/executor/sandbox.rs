@@ -4,6 +4,7 @@
 //! not consumed holds up the others of its sandbox, so `run` never waits for anything but its events. Dropping the
 //! sandbox closes the connection, upon which the runner and everything in it ends.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,9 @@ use super::step::{ExitStatus, SecurityMode, Step, StepError, Stream};
 /// How long a killed step may take to disappear before its sandbox is given up.
 pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How often a sandbox that nobody uses is looked at while its last steps die.
+const SETTLING: Duration = Duration::from_millis(10);
+
 /// How long a sandbox may take to start, and then to greet.
 pub(super) const READY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -35,12 +39,19 @@ pub(super) enum Event {
     Exit(Result<ExitStatus, String>),
 }
 
+/// What a step has to itself while it runs, as the turn at a locked cache: let go when none of its processes is left.
+pub type Held = Arc<dyn Any + Send + Sync>;
+
 /// Where the events of a step go.
 #[derive(Clone)]
 pub(super) enum Ear {
     Step(mpsc::Sender<Event>),
     /// Of an attached step, which the runner itself holds back.
     Attached(mpsc::UnboundedSender<Event>),
+    /// Nobody listens any more: the step was killed, and this is let go once it is gone.
+    Dying {
+        _held: Option<Held>,
+    },
 }
 
 impl std::fmt::Debug for Ear {
@@ -114,6 +125,7 @@ impl Sandbox {
     pub async fn run(
         &self,
         step: Step,
+        held: Held,
         mut output: impl FnMut(Stream, Bytes) + Send,
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, StepError> {
@@ -126,7 +138,7 @@ impl Sandbox {
         })
         .map_err(StepError::Encode)?;
         let (sender, mut events) = mpsc::channel(32);
-        let mut running = self.start(id, start, Ear::Step(sender)).await?;
+        let mut running = self.start(id, start, Ear::Step(sender), Some(held)).await?;
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -155,7 +167,13 @@ impl Sandbox {
     }
 
     /// Sends a request that starts something, whose events `ear` gets.
-    pub(super) async fn start(&self, id: u64, request: Vec<u8>, ear: Ear) -> Result<Running<'_>, StepError> {
+    pub(super) async fn start(
+        &self,
+        id: u64,
+        request: Vec<u8>,
+        ear: Ear,
+        held: Option<Held>,
+    ) -> Result<Running<'_>, StepError> {
         if request.len() > protocol::MAX_FRAME {
             return Err(StepError::Start(format!(
                 "its description has {} bytes",
@@ -167,6 +185,7 @@ impl Sandbox {
             sandbox: self,
             id,
             over: false,
+            held,
         };
         if self.broken.load(Ordering::Acquire) || self.requests.send(request).await.is_err() {
             return Err(StepError::SandboxLost);
@@ -199,6 +218,18 @@ impl Sandbox {
         self.ran_insecure.load(Ordering::Acquire)
     }
 
+    /// Returns when nothing runs in it any more; a sandbox whose steps do not die in time is given up.
+    pub(super) async fn settled(&self) {
+        let settled = async {
+            while !lock(&self.steps).is_empty() && !self.broken.load(Ordering::Acquire) {
+                tokio::time::sleep(SETTLING).await;
+            }
+        };
+        if tokio::time::timeout(KILL_DEADLINE, settled).await.is_err() {
+            self.give_up();
+        }
+    }
+
     /// Whether it may serve another build: its runner answers and nothing runs in it.
     pub(super) fn is_idle(&self) -> bool {
         !self.broken.load(Ordering::Acquire) && lock(&self.steps).is_empty()
@@ -210,6 +241,7 @@ pub(super) struct Running<'a> {
     sandbox: &'a Sandbox,
     id: u64,
     pub(super) over: bool,
+    held: Option<Held>,
 }
 
 impl Running<'_> {
@@ -226,10 +258,17 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            self.kill();
+        if self.over {
+            lock(&self.sandbox.steps).remove(&self.id);
+            return;
         }
-        lock(&self.sandbox.steps).remove(&self.id);
+        // Before it is killed: its end must find this here.
+        if let Some(ear) = lock(&self.sandbox.steps).get_mut(&self.id) {
+            *ear = Ear::Dying {
+                _held: self.held.take(),
+            };
+        }
+        self.kill();
     }
 }
 
@@ -277,12 +316,15 @@ async fn deliver(
                 Frame::Reply(Reply::Failed { reason }) => return Err(ExecutorError::Prepare(reason)),
                 Frame::Reply(Reply::Hello { .. }) => continue,
             };
-            let receiver = lock(steps).get(&id).cloned();
-            // A caller that went away has already had its step killed.
+            let receiver = match event {
+                Event::Exit(_) => lock(steps).remove(&id),
+                _ => lock(steps).get(&id).cloned(),
+            };
             match receiver {
                 Some(Ear::Step(receiver)) => drop(receiver.send(event).await),
                 Some(Ear::Attached(receiver)) => drop(receiver.send(event)),
-                None => {}
+                // A caller that went away has already had its step killed.
+                Some(Ear::Dying { .. }) | None => {}
             }
         }
         frames.buffer().reserve(protocol::OUTPUT_CHUNK);

@@ -18,12 +18,8 @@ const DOCKERFILE: &str = "dockerfile";
 const IGNORE_FILE: &str = ".dockerignore";
 /// What a context that is one file is called.
 pub(super) const DOWNLOAD: &str = "context";
-/// Frontend images that are this frontend under another name.
-const BUILT_IN: [&str; 3] = [
-    "docker/dockerfile",
-    "docker.io/docker/dockerfile",
-    "dockerfile.v0",
-];
+/// The standard frontend images, which are this frontend under another name.
+const BUILT_IN: [&str; 3] = ["docker/dockerfile", "docker/dockerfile-upstream", "dockerfile.v0"];
 
 /// The paths of the build context that some instruction reads.
 #[derive(Clone, Debug, Default)]
@@ -114,10 +110,6 @@ impl<'a> Contexts<'a> {
                     .map_err(Problem::ReadContext)?;
                 match remote::recognise(&head) {
                     Download::Archive => builder.add(unpacked(file)),
-                    Download::Unreadable(compression) => {
-                        let url = without_credentials(&url);
-                        return Err(Problem::ContextCompression { url, compression }.into());
-                    }
                     Download::Other => {
                         self.filename = DOWNLOAD.to_owned();
                         file
@@ -376,33 +368,33 @@ fn set_list<S: AsRef<str>>(source: &mut pb::SourceOp, key: &str, values: &[S]) {
     }
 }
 
+/// Whether a frontend image is this frontend under another name, whatever its version.
+pub(crate) fn is_built_in(image: &str) -> bool {
+    let name = image.strip_prefix("docker.io/").unwrap_or(image);
+    let name = name.split('@').next().unwrap_or(name);
+    let name = name.split(':').next().unwrap_or(name);
+    BUILT_IN.contains(&name)
+}
+
 /// `# syntax=docker/dockerfile…` is this frontend. Any other is an image, which the daemon runs.
 pub(super) fn check_syntax(text: &str, attributes: &Attributes) -> Result<(), Error> {
     if attributes.syntax_settled {
         return Ok(());
     }
-    let built_in = |image: &str| {
-        let name = image.split('@').next().unwrap_or(image);
-        let name = name
-            .rsplit_once(':')
-            .filter(|(_, tag)| !tag.contains('/'))
-            .map_or(name, |(name, _)| name);
-        BUILT_IN.contains(&name) || name == "docker/dockerfile-upstream"
-    };
     let other = |image: &str, command_line: &str| Problem::Syntax {
         image: image.to_owned(),
         command_line: command_line.to_owned(),
     };
     if let Some(line) = attributes.build_args.get("BUILDKIT_SYNTAX") {
         let image = line.split_whitespace().next().unwrap_or_default();
-        return if built_in(image) {
+        return if is_built_in(image) {
             Ok(())
         } else {
             Err(other(image, line).into())
         };
     }
     match syntax_directive(text) {
-        Some(directive) if !built_in(&directive.image) => Err(Error::at(
+        Some(directive) if !is_built_in(&directive.image) => Err(Error::at(
             directive.lines,
             other(&directive.image, &directive.command_line),
         )),

@@ -10,6 +10,7 @@ mod ssh;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::pb;
@@ -55,7 +56,7 @@ pub struct Surroundings<'a> {
 pub async fn run(
     op: &pb::ExecOp,
     inputs: &[Snapshot],
-    lent: &Lent,
+    lent: Arc<Lent>,
     surroundings: &Surroundings<'_>,
     remains: &mut Remains,
 ) -> Result<Vec<Snapshot>, OpError> {
@@ -65,7 +66,7 @@ pub async fn run(
         progress,
         cancel,
     } = *surroundings;
-    let plan = Plan::of(op, inputs, lent, store)?;
+    let plan = Plan::of(op, inputs, &lent, store)?;
     let command = plan.step.args.join(" ");
     let output = |stream: Stream, bytes: Bytes| {
         let stream = match stream {
@@ -74,7 +75,7 @@ pub async fn run(
         };
         progress.log(stream, bytes);
     };
-    let status = match sandboxes.run(plan.step, output, cancel).await {
+    let status = match sandboxes.run(plan.step, lent, output, cancel).await {
         Ok(status) => status,
         Err(StepError::Cancelled) => return Err(OpError::Canceled),
         Err(source) => {

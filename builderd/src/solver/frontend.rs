@@ -75,7 +75,12 @@ impl Job {
                 ));
             }
             ("dockerfile.v0", None) => self.dockerfile(request, scope).await?,
-            ("gateway.v0", None) if is_built_in(request.attributes.get("source")) => {
+            ("gateway.v0", None)
+                if request
+                    .attributes
+                    .get("source")
+                    .is_some_and(|source| frontend::is_built_in(source)) =>
+            {
                 self.dockerfile(request, scope).await?
             }
             ("gateway.v0", None) => {
@@ -233,18 +238,6 @@ fn warning(finding: &Finding, source: &pb::SourceInfo) -> VertexWarning {
             })
             .collect(),
     }
-}
-
-/// The standard frontend images are this daemon's own frontend under another name.
-pub fn is_built_in(source: Option<&String>) -> bool {
-    let Some(source) = source else { return false };
-    let name = source.trim_start_matches("docker.io/");
-    let name = name.split('@').next().unwrap_or(name);
-    let name = name.split(':').next().unwrap_or(name);
-    matches!(
-        name,
-        "dockerfile.v0" | "docker/dockerfile" | "docker/dockerfile-upstream"
-    )
 }
 
 /// The daemon's side of a frontend.

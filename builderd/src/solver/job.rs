@@ -10,6 +10,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use super::failed::Told;
+use super::nested::Nesting;
 use super::outcome::Reference;
 use super::policy::SourcePolicy;
 use super::provenance::Notes;
@@ -56,6 +57,7 @@ pub struct Job {
     references: Mutex<HashMap<Arc<str>, Reference>>,
     notes: Notes,
     seen: Seen,
+    nesting: Nesting,
     /// What failed operations left that clients were told about, by id.
     remnants: Mutex<HashMap<String, Told>>,
     progress: Progress,
@@ -96,6 +98,7 @@ impl Job {
             references: Mutex::default(),
             notes: Notes::default(),
             seen: Seen::default(),
+            nesting: Nesting::default(),
             remnants: Mutex::default(),
             progress: Progress::default(),
             cancel: CancellationToken::new(),
@@ -138,6 +141,10 @@ impl Job {
         &self.notes
     }
 
+    pub(super) fn nesting(&self) -> &Nesting {
+        &self.nesting
+    }
+
     pub(super) fn seen(&self) -> &Seen {
         &self.seen
     }
@@ -160,7 +167,18 @@ impl Job {
         let rewritten = self.rules().rewrite(definition)?;
         let definition = rewritten.as_ref().unwrap_or(definition);
         let rewritten = rules.rewrite(definition)?;
-        Ok(self.graph().load(rewritten.as_ref().unwrap_or(definition))?)
+        let mut graph = self.graph();
+        let known = graph.len();
+        let edge = graph.load(rewritten.as_ref().unwrap_or(definition))?;
+        // Before anything is run: a build that lacks a right fails at once.
+        for vertex in (known..graph.len()).map(|index| graph.vertex(index)) {
+            if let Some(pb::op::Op::Exec(op)) = &vertex.op.op
+                && let Err(error) = self.check_entitlements(op)
+            {
+                return Err(failure(vertex, Remains::default(), error));
+            }
+        }
+        Ok(edge)
     }
 
     /// Brings about the snapshots behind `targets`, which come from [`Self::load`].
@@ -264,11 +282,21 @@ impl Job {
 
     /// As [`Self::recall`], without showing it.
     pub(super) fn look_up(&self, vertex: &Vertex, inputs: &[Snapshot]) -> Option<Outputs> {
-        if matches!(vertex.op.op, Some(pb::op::Op::Source(_)) | None) || vertex.metadata.ignore_cache {
+        if vertex.metadata.ignore_cache || !self.may_have_result(&vertex.op) {
             return None;
         }
         let hit = self.store.lookup(&cache_key::of_operation(&vertex.op, inputs))?;
         Some(hit.outputs.into())
+    }
+
+    /// Whether results of an operation are recorded, and this build may use them: not even what an earlier build made is
+    /// for one that may not make it.
+    fn may_have_result(&self, op: &pb::Op) -> bool {
+        match &op.op {
+            Some(pb::op::Op::Exec(exec)) => self.check_entitlements(exec).is_ok(),
+            Some(pb::op::Op::Source(_)) | None => false,
+            Some(_) => true,
+        }
     }
 
     /// Runs a vertex whose result is not recorded.
@@ -304,16 +332,7 @@ impl Job {
             }
             Err(error) => {
                 progress.fail(&proto::chain(&error));
-                let failure = Failure {
-                    vertex: vertex.digest.clone(),
-                    name: vertex.name.clone(),
-                    ranges: vertex.source.clone(),
-                    op: vertex.op.clone(),
-                    description: vertex.metadata.description.clone(),
-                    remains,
-                    error,
-                };
-                Err(SolveError::Vertex(Arc::new(failure)))
+                Err(failure(vertex, remains, error))
             }
         }
     }
@@ -325,6 +344,12 @@ impl Job {
         progress: &VertexProgress,
         remains: &mut Remains,
     ) -> Result<Done, OpError> {
+        match &vertex.op.op {
+            Some(pb::op::Op::Exec(op)) => self.check_entitlements(op)?,
+            // Its steps have flights of their own; with one for it, two that wait for each other would never end.
+            Some(pb::op::Op::Build(op)) => return self.nested(op, vertex, inputs, progress).await,
+            _ => {}
+        }
         let store = &self.store;
         let key = cache_key::of_operation(&vertex.op, inputs);
         let fresh = vertex.metadata.ignore_cache;
@@ -341,7 +366,6 @@ impl Job {
         }
         match &vertex.op.op {
             Some(pb::op::Op::Exec(op)) => {
-                self.check_entitlements(op)?;
                 self.check_platforms().await?;
                 self.fetch(inputs, progress).await?;
                 self.check_sources(op, inputs, remains).await?;
@@ -350,7 +374,7 @@ impl Job {
                     return Ok(hit);
                 }
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
-                let lent = self.lent(op, inputs, fresh).await?;
+                let lent = Arc::new(self.lent(op, inputs, fresh).await?);
                 let _turn = self.solver.step_turn().await;
                 progress.start();
                 // Dropping this future — a sibling failed, the client went away — must end the process too.
@@ -362,7 +386,7 @@ impl Job {
                     progress,
                     cancel: &cancel,
                 };
-                let outputs = ops::exec::run(op, inputs, &lent, &surroundings, remains).await?;
+                let outputs = ops::exec::run(op, inputs, lent, &surroundings, remains).await?;
                 let done = self.made(&key, outputs);
                 self.remember_content(content_key, &done);
                 Ok(done)
@@ -400,19 +424,11 @@ impl Job {
                 let difference = ops::diff::run(pair, store).await?;
                 Ok(self.made(&key, vec![difference]))
             }
-            Some(pb::op::Op::Build(op)) => {
-                self.fetch(inputs, progress).await?;
-                progress.start();
-                Ok(Done {
-                    outputs: vec![self.nested(op, vertex, inputs).await?],
-                    cached: false,
-                })
-            }
             Some(pb::op::Op::Passthrough(op)) => Ok(Done {
                 outputs: ops::passthrough(op, inputs)?,
                 cached: false,
             }),
-            Some(pb::op::Op::Source(_)) | None => {
+            Some(pb::op::Op::Build(_) | pb::op::Op::Source(_)) | None => {
                 Err(OpError::Unsupported("an operation without a kind".into()))
             }
         }
@@ -494,6 +510,18 @@ impl Job {
         }
         Ok(())
     }
+}
+
+fn failure(vertex: &Vertex, remains: Remains, error: OpError) -> SolveError {
+    SolveError::Vertex(Arc::new(Failure {
+        vertex: vertex.digest.clone(),
+        name: vertex.name.clone(),
+        ranges: vertex.source.clone(),
+        op: vertex.op.clone(),
+        description: vertex.metadata.description.clone(),
+        remains,
+        error,
+    }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

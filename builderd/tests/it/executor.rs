@@ -8,6 +8,7 @@ mod properties;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use builderd::executor::step::{ExitStatus, FileSystem, Step, StepError, Stream, Writable};
 use builderd::executor::{Choice, Config, Executor, Sandboxes};
@@ -156,7 +157,7 @@ impl Bench {
                 Stream::Stderr => stderr.extend_from_slice(&bytes),
             }
         };
-        let status = self.sandboxes.run(step, output, cancel).await;
+        let status = self.sandboxes.run(step, Arc::new(()), output, cancel).await;
         Ran {
             status,
             stdout: String::from_utf8(stdout).unwrap(),

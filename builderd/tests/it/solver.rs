@@ -54,11 +54,15 @@ impl World {
     }
 
     fn job(&self) -> Arc<Job> {
+        self.job_with(Entitlements::default())
+    }
+
+    fn job_with(&self, entitlements: Entitlements) -> Arc<Job> {
         Job::new(
             self.solver.clone(),
             Sessions::new().group(Vec::<String>::new()),
             SourcePolicy::default(),
-            Entitlements::default(),
+            entitlements,
         )
     }
 
@@ -351,11 +355,63 @@ async fn entitlements_must_be_granted() {
         platform: None,
         note: Note::default(),
     });
-    let (result, _) = world.build(&builder.definition(Some(head), None)).await;
+    // Before anything of it is run.
+    let refused = world.job().load(&builder.definition(Some(head), None));
     assert_eq!(
-        result.expect_err("refused").to_string(),
+        refused.expect_err("refused").to_string(),
         "security.insecure is not allowed"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_build_may_not_do_it_may_not_have_from_another() {
+    if !possible() {
+        return;
+    }
+    let world = World::new();
+    let mut builder = Builder::default();
+    let root = base(&mut builder);
+    let head = builder.add(Operation {
+        kind: pb::op::Op::Exec(pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: vec![BUSYBOX.to_owned(), "true".to_owned()],
+                ..Default::default()
+            }),
+            mounts: vec![pb::Mount {
+                input: 0,
+                dest: "/".to_owned(),
+                output: 0,
+                ..Default::default()
+            }],
+            network: pb::NetMode::Host.into(),
+            ..Default::default()
+        }),
+        inputs: vec![root],
+        platform: None,
+        note: Note::default(),
+    });
+    let definition = builder.definition(Some(head), None);
+    let permitted = world.job_with(Entitlements {
+        network_host: true,
+        ..Entitlements::default()
+    });
+    let edge = permitted
+        .load(&definition)
+        .expect("permitted")
+        .expect("not scratch");
+    permitted.evaluate(&[edge]).await.expect("built");
+    let job = world.job();
+    for _ in 0..2 {
+        let refused = match job.load(&definition) {
+            Err(error) => error,
+            // Loaded once already, it is known; its result is not given away nevertheless.
+            Ok(edge) => {
+                let edge = edge.expect("not scratch");
+                job.evaluate(&[edge]).await.expect_err("refused")
+            }
+        };
+        assert_eq!(refused.to_string(), "network.host is not allowed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,7 +455,7 @@ async fn a_root_with_the_same_layer_twice_runs() {
     let outputs = builderd::ops::exec::run(
         &op,
         &[twice],
-        &builderd::ops::exec::Lent::default(),
+        Arc::default(),
         &surroundings,
         &mut builderd::ops::remains::Remains::default(),
     )

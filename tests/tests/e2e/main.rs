@@ -11,6 +11,7 @@ mod cache;
 mod checks;
 mod contexts;
 mod crashes;
+mod definitions;
 mod disk;
 mod docker_engine;
 mod docker_plugin;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use builderd::executor::step::{Mount, NetworkMode, Source};
@@ -90,6 +91,66 @@ async fn daemon_to_be_killed() {
 }
 
 #[tokio::test]
+async fn what_a_native_step_holds_is_free_when_it_is_gone() {
+    what_a_step_holds_is_free_when_it_is_gone(Choice::Native).await;
+}
+
+#[tokio::test]
+async fn what_a_docker_step_holds_is_free_when_it_is_gone() {
+    what_a_step_holds_is_free_when_it_is_gone(Choice::Docker).await;
+}
+
+async fn what_a_step_holds_is_free_when_it_is_gone(choice: Choice) {
+    if skipped(choice) {
+        return;
+    }
+    let bench = Bench::new(choice);
+    let inside = bench.folder("fifo-");
+    let fifo = inside.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let mut reader = tokio::net::unix::pipe::OpenOptions::new()
+        .open_receiver(&fifo)
+        .unwrap();
+    let mut step = bench.shell("exec 3>/fifo/fifo; echo r >&3; sleep 1000");
+    step.mounts = vec![Mount {
+        destination: "/fifo".into(),
+        source: Source::Folder {
+            path: inside,
+            selector: String::new(),
+        },
+        read_only: false,
+    }];
+    let held = Arc::new(());
+    let watched = Arc::downgrade(&held);
+    let never = CancellationToken::new();
+    let sandboxes = bench.executor.sandboxes();
+    let given_up = async {
+        let run = sandboxes.run(step, held, |_, _| (), &never);
+        let started = async {
+            while reader.read_u8().await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Once it runs nobody waits for it any more, as for the others of a build of which one failed.
+        tokio::select! {
+            _ = run => panic!("it does not end by itself"),
+            () = started => {}
+        }
+        drop(sandboxes);
+        while watched.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, given_up)
+        .await
+        .expect("the step is killed");
+    // A writer that lives would have it wait.
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_millis(1), reader.read_to_end(&mut rest)).await;
+    read.expect("no process of the step has the fifo open").unwrap();
+}
+
+#[tokio::test]
 async fn leftovers_in_the_engine_are_removed_at_the_next_start() {
     if skipped(Choice::Docker) {
         return;
@@ -144,7 +205,7 @@ async fn what_is_cancelled_while_it_starts_leaves_no_container() {
     let starts = (0..8).map(async |number| {
         let sandboxes = bench.executor.sandboxes();
         let never = CancellationToken::new();
-        let start = sandboxes.run(step(), |_, _| (), &never);
+        let start = sandboxes.run(step(), Arc::new(()), |_, _| (), &never);
         let _given_up = tokio::time::timeout(Duration::from_millis(15 * number), start).await;
     });
     futures::future::join_all(starts).await;
@@ -254,6 +315,7 @@ async fn builds_have_their_own_networks_while_they_last() {
         let status = sandboxes
             .run(
                 step,
+                Arc::new(()),
                 |_, bytes| said.extend_from_slice(&bytes),
                 &CancellationToken::new(),
             )

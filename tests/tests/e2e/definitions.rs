@@ -1,0 +1,298 @@
+//! Definitions (LLB) as clients send them, good ones and hostile ones.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use prost::Message as _;
+use proto::control::SolveRequest;
+use proto::pb;
+use sha2::{Digest as _, Sha256};
+use tests::api::Api;
+use tests::daemon;
+use tests::needs::{Need, given};
+use tests::web::{Reply, WebServer};
+use tests::world::World;
+
+const NEEDS: [Need; 1] = [Need::Root];
+
+/// Operations in the order in which they were added.
+#[derive(Default)]
+struct Llb {
+    operations: Vec<Vec<u8>>,
+    metadata: BTreeMap<String, pb::OpMetadata>,
+}
+
+impl Llb {
+    fn add(&mut self, kind: pb::op::Op, inputs: Vec<pb::Input>) -> pb::Input {
+        let bytes = pb::Op {
+            inputs,
+            op: Some(kind),
+            ..pb::Op::default()
+        }
+        .encode_to_vec();
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        self.operations.push(bytes);
+        pb::Input { digest, index: 0 }
+    }
+
+    fn needs(&mut self, operation: &pb::Input, capability: &str) {
+        let metadata = self.metadata.entry(operation.digest.clone()).or_default();
+        metadata.caps.insert(capability.to_owned(), true);
+    }
+
+    fn with_result(mut self, head: pb::Input) -> pb::Definition {
+        let last = pb::Op {
+            inputs: vec![head],
+            ..pb::Op::default()
+        };
+        self.operations.push(last.encode_to_vec());
+        pb::Definition {
+            def: self.operations.into_iter().map(Into::into).collect(),
+            metadata: self.metadata,
+            ..pb::Definition::default()
+        }
+    }
+
+    fn file(&mut self, path: &str) -> pb::Input {
+        let action = pb::FileAction {
+            input: -1,
+            secondary_input: -1,
+            output: 0,
+            action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
+                path: path.to_owned(),
+                mode: 0o644,
+                timestamp: -1,
+                ..pb::FileActionMkFile::default()
+            })),
+        };
+        let op = pb::FileOp {
+            actions: vec![action],
+        };
+        self.add(pb::op::Op::File(op), Vec::new())
+    }
+
+    fn download(&mut self, url: &str, name: &str) -> pb::Input {
+        let op = pb::SourceOp {
+            identifier: url.to_owned(),
+            attrs: [("http.filename".to_owned(), name.to_owned())].into(),
+        };
+        self.add(pb::op::Op::Source(op), Vec::new())
+    }
+
+    /// What the definition in a file of `input` comes to.
+    fn build(&mut self, input: pb::Input, file: &str) -> pb::Input {
+        let op = pb::BuildOp {
+            builder: -1,
+            inputs: [("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })].into(),
+            attrs: [("llbbuild.filename".to_owned(), file.to_owned())].into(),
+            ..pb::BuildOp::default()
+        };
+        let built = self.add(pb::op::Op::Build(op), vec![input]);
+        // As BuildKit's client library says of each.
+        self.needs(&built, "source.buildop.llbfilename");
+        built
+    }
+}
+
+fn solve(world: &World, definition: pb::Definition) -> Result<(), String> {
+    // Each over a connection of its own, as a refused message may end it.
+    let api = Api::connect(&daemon::socket(world.folder()));
+    let request = SolveRequest {
+        r#ref: format!("definition{}", number()),
+        definition: Some(definition),
+        ..SolveRequest::default()
+    };
+    let solved = api.solve(request);
+    solved.map(drop).map_err(|status| status.message().to_owned())
+}
+
+/// Another one each time.
+fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn good() -> pb::Definition {
+    let mut llb = Llb::default();
+    let file = llb.file(&format!("/{}", number()));
+    llb.with_result(file)
+}
+
+#[test]
+fn a_definition_may_come_from_a_step_of_another() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let inner = good();
+    let server = WebServer::start({
+        let inner = inner.encode_to_vec();
+        move |_| Reply::of(inner.clone())
+    });
+    let mut llb = Llb::default();
+    let file = llb.download(&server.url("/inner"), "llb");
+    let built = llb.build(file, "llb");
+    let twice = llb.add(
+        pb::op::Op::Merge(pb::MergeOp {
+            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
+        }),
+        vec![built.clone(), built],
+    );
+    solve(&world, llb.with_result(twice)).unwrap();
+
+    let mut llb = Llb::default();
+    let file = llb.download(&server.url("/inner"), "llb");
+    let built = llb.build(file, "another");
+    let refused = solve(&world, llb.with_result(built)).unwrap_err();
+    assert!(
+        refused.contains("cannot read the definition another"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn builds_that_wait_for_each_other_end() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let pages: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
+    let server = WebServer::start({
+        let pages = Arc::clone(&pages);
+        move |request| {
+            let pages = pages.lock().unwrap();
+            pages
+                .get(&request.path)
+                .map_or_else(|| Reply::status(404), |page| Reply::of(page.clone()))
+        }
+    });
+    let build_of = |page: &str| {
+        let mut llb = Llb::default();
+        let file = llb.download(&server.url(page), "llb");
+        let built = llb.build(file, "llb");
+        llb.with_result(built)
+    };
+    let serve = |page: &str, definition: &pb::Definition| {
+        pages
+            .lock()
+            .unwrap()
+            .insert(page.to_owned(), definition.encode_to_vec());
+    };
+    serve("/self", &build_of("/self"));
+    serve("/one", &build_of("/other"));
+    serve("/other", &build_of("/one"));
+    for page in ["/self", "/one", "/other"] {
+        let refused = solve(&world, build_of(page)).unwrap_err();
+        assert!(
+            refused.contains("a build operation uses its own result"),
+            "{refused}"
+        );
+    }
+    // No circle, but more than anybody needs.
+    for number in 0..40 {
+        serve(&format!("/{number}"), &build_of(&format!("/{}", number + 1)));
+    }
+    serve("/40", &good());
+    let refused = solve(&world, build_of("/0")).unwrap_err();
+    assert!(
+        refused.contains("more than 32 build operations lie in each other"),
+        "{refused}"
+    );
+    solve(&world, build_of("/20")).unwrap();
+}
+
+#[test]
+fn hostile_definitions_leave_a_daemon_that_works() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let base = good();
+    let mut cases: Vec<(&str, pb::Definition, &str)> = Vec::new();
+
+    let mut truncated = base.clone();
+    let first = truncated.def[0].clone();
+    truncated.def[0] = first.slice(..first.len() - 3);
+    cases.push(("truncated", truncated, "cannot be decoded"));
+
+    let mut headless = base.clone();
+    headless.def.pop();
+    cases.push((
+        "headless",
+        headless,
+        "the last operation must have exactly one input",
+    ));
+
+    let mut llb = Llb::default();
+    let mut circle = llb.file("/a");
+    circle.digest = format!("sha256:{}", "0".repeat(64));
+    let op = pb::DiffOp::default();
+    let user = llb.add(pb::op::Op::Diff(op), vec![circle]);
+    cases.push(("circle", llb.with_result(user), "which does not come before it"));
+
+    let mut endless = base.clone();
+    endless.def = vec![Vec::new().into(); 1_000_001];
+    cases.push(("endless", endless, "1000000 operations, the limit is 100000"));
+
+    let mut llb = Llb::default();
+    let exec = pb::ExecOp {
+        meta: Some(pb::Meta {
+            args: vec!["/x".to_owned()],
+            ..pb::Meta::default()
+        }),
+        mounts: vec![pb::Mount {
+            input: -1,
+            dest: "/".to_owned(),
+            ..pb::Mount::default()
+        }],
+        network: pb::NetMode::Host.into(),
+        ..pb::ExecOp::default()
+    };
+    let step = llb.add(pb::op::Op::Exec(exec.clone()), Vec::new());
+    cases.push((
+        "host network",
+        llb.with_result(step),
+        "network.host is not allowed",
+    ));
+
+    let mut llb = Llb::default();
+    let secret = pb::Mount {
+        input: -1,
+        dest: "/secret".to_owned(),
+        output: -1,
+        mount_type: pb::MountType::Secret.into(),
+        ..pb::Mount::default()
+    };
+    let mut secretive = exec.clone();
+    secretive.network = pb::NetMode::Unset.into();
+    secretive.mounts.push(secret);
+    let step = llb.add(pb::op::Op::Exec(secretive), Vec::new());
+    cases.push(("secret", llb.with_result(step), "does not say which"));
+
+    let mut llb = Llb::default();
+    let mut twice = exec;
+    twice.network = pb::NetMode::Unset.into();
+    let mut second = twice.mounts[0].clone();
+    second.dest = "/second".to_owned();
+    twice.mounts.push(second);
+    let step = llb.add(pb::op::Op::Exec(twice), Vec::new());
+    cases.push(("outputs", llb.with_result(step), "two mounts are the same output"));
+
+    let mut llb = Llb::default();
+    let mut name = llb.file("/b");
+    for _ in 0..200 {
+        let op = pb::MergeOp {
+            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
+        };
+        name = llb.add(pb::op::Op::Merge(op), vec![name.clone(), name]);
+    }
+    name.index = 7;
+    cases.push(("names", llb.with_result(name), "which cannot exist"));
+
+    for (name, definition, expected) in cases {
+        let refused = solve(&world, definition).unwrap_err();
+        assert!(refused.contains(expected), "{name}: {refused}");
+        solve(&world, good()).unwrap();
+    }
+}
