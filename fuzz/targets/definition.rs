@@ -8,7 +8,9 @@ use prost::Message as _;
 use proto::pb;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(mut definition) = pb::Definition::decode(data) else { return };
+    let Ok(mut definition) = pb::Definition::decode(data) else {
+        return;
+    };
     load(&definition);
     let mut digests: Vec<String> = Vec::new();
     for bytes in &mut definition.def {
@@ -28,8 +30,12 @@ fuzz_target!(|data: &[u8]| {
 
 fn load(definition: &pb::Definition) {
     let mut graph = Graph::default();
-    let Ok(output) = graph.load(definition) else { return };
-    let again = graph.load(definition).expect("what was loaded once can be loaded again");
+    let Ok(output) = graph.load(definition) else {
+        return;
+    };
+    let again = graph
+        .load(definition)
+        .expect("what was loaded once can be loaded again");
     assert_eq!(output, again);
     for index in 0..graph.len() {
         let vertex = graph.vertex(index);

@@ -33,6 +33,10 @@ impl Host for OneFile {
         Err("there is no such file".into())
     }
 
+    async fn source_time(&self, _: pb::SourceOp, _: String) -> Result<Option<i64>, HostError> {
+        Ok(Some(1))
+    }
+
     fn warn(&self, _: &Finding, _: &pb::SourceInfo) {}
 
     async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
@@ -52,11 +56,15 @@ fuzz_target!(|text: &str| {
         session: "session".to_owned(),
         build_platform: Platform::linux("amd64"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
     if let Ok(build) = runtime.block_on(frontend::build(&host, &request)) {
         let mut graph = Graph::default();
         for target in &build.targets {
-            graph.load(&target.definition).expect("what the frontend makes can be loaded");
+            graph
+                .load(&target.definition)
+                .expect("what the frontend makes can be loaded");
         }
     }
 });
