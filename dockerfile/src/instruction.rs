@@ -12,6 +12,8 @@ pub use crate::parser::split::Pair;
 pub use duration::parse_duration;
 pub use mount::{CacheSharing, Mount, MountError, MountKind};
 
+use std::sync::Arc;
+
 use crate::parser::{EmptyContinuation, Heredoc, Lines, ParseError};
 
 /// A whole Dockerfile.
@@ -45,7 +47,8 @@ pub struct Stage {
     pub code: String,
     pub lines: Lines,
     pub comments: Vec<String>,
-    pub commands: Vec<Command>,
+    /// Shared: every platform that the file is built for takes them.
+    pub commands: Vec<Arc<Command>>,
 }
 
 /// An instruction of a stage and where it stands.

@@ -34,8 +34,18 @@ impl Upkeep {
             collect(store, policies).await;
             history.expire().await;
             tokio::time::sleep(PAUSE).await;
+            give_memory_back();
             self.build_ended.notified().await;
         }
+    }
+}
+
+/// What builds held and freed the allocator keeps for the next ones: after large ones more than all the rest.
+fn give_memory_back() {
+    // SAFETY: may be called at any time, from any thread.
+    #[expect(unsafe_code, reason = "the C library has no other way to say it")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

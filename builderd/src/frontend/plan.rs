@@ -1,6 +1,7 @@
 //! The stages of a file for one platform: who starts from whom, who copies from whom, and what is needed at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use binfmt::Platform;
 use bytes::Bytes;
@@ -67,7 +68,7 @@ pub(super) struct Stage {
 
 #[derive(Clone, Debug)]
 pub(super) struct Step {
-    pub(super) command: Command,
+    pub(super) command: Arc<Command>,
     /// Stages that files are taken from: of `COPY --from` the only one, of RUN one per mount that has a `from`.
     pub(super) sources: Vec<Option<usize>>,
     pub(super) on_build: bool,
@@ -126,7 +127,7 @@ impl Plan {
                 continue;
             }
             for command in &stage.commands {
-                let step = plan.step(command.clone(), false, attributes)?;
+                let step = plan.step(Arc::clone(command), false, attributes)?;
                 plan.stages[at].steps.push(step);
             }
         }
@@ -284,7 +285,12 @@ impl Plan {
         }
     }
 
-    fn step(&mut self, command: Command, on_build: bool, attributes: &Attributes) -> Result<Step, Error> {
+    fn step(
+        &mut self,
+        command: Arc<Command>,
+        on_build: bool,
+        attributes: &Attributes,
+    ) -> Result<Step, Error> {
         let lines = command.lines;
         let sources = match &command.instruction {
             Instruction::Copy(copy) => match &copy.from {
@@ -484,7 +490,7 @@ impl Plan {
         for trigger in triggers {
             let command = instruction::parse_trigger(&trigger)
                 .map_err(|error| Error::at(lines, Problem::Parse(error)))?;
-            steps.push(self.step(Command { lines, ..command }, true, attributes)?);
+            steps.push(self.step(Arc::new(Command { lines, ..command }), true, attributes)?);
         }
         let stage = &mut self.stages[at];
         stage.steps.splice(0..0, steps);

@@ -158,7 +158,7 @@ impl Builder {
         let marker = marker.encode_to_vec();
         // Clients that hand a definition back look for metadata of its last operation too.
         all_metadata.push((digest_of(&marker), pb::OpMetadata::default()));
-        definition.metadata = all_metadata.into_iter().collect();
+        definition.metadata = sorted(all_metadata).into_iter().collect();
         definition.def.push(marker.into());
         definition.source = source.filter(|_| !locations.is_empty()).map(|info| pb::Source {
             locations: by_digest(locations),
@@ -251,10 +251,19 @@ fn location((first, last): (u32, u32)) -> pb::Location {
     }
 }
 
-fn by_digest(mut locations: Vec<(String, pb::Location)>) -> BTreeMap<String, pb::Locations> {
-    locations.sort_by(|(one, _), (other, _)| one.cmp(other));
+/// By digest; of equal ones in the order that they had. A map sorts what it is made of, which moves it about.
+fn sorted<T: Default>(mut entries: Vec<(String, T)>) -> Vec<(String, T)> {
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    order.sort_by(|one, other| entries[*one].0.cmp(&entries[*other].0));
+    order
+        .into_iter()
+        .map(|at| std::mem::take(&mut entries[at]))
+        .collect()
+}
+
+fn by_digest(locations: Vec<(String, pb::Location)>) -> BTreeMap<String, pb::Locations> {
     let mut grouped: Vec<(String, pb::Locations)> = Vec::with_capacity(locations.len());
-    for (digest, location) in locations {
+    for (digest, location) in sorted(locations) {
         match grouped.last_mut() {
             Some((last, known)) if *last == digest => known.locations.push(location),
             _ => {

@@ -1,5 +1,7 @@
 //! Entries to typed instructions.
 
+use std::sync::Arc;
+
 use super::flags::{Flags, Kind};
 use super::{
     Add, Arg, Command, CommandLine, Copy, Dockerfile, GlobalArg, Healthcheck, Instruction, Mount, Network,
@@ -60,10 +62,13 @@ impl Dockerfile {
         }
         let command = command(entry, self.escape)?;
         match (self.stages.last_mut(), command.instruction) {
-            (Some(stage), instruction) => stage.commands.push(Command {
-                instruction,
-                ..command
-            }),
+            (Some(stage), instruction) => {
+                let command = Command {
+                    instruction,
+                    ..command
+                };
+                stage.commands.push(Arc::new(command));
+            }
             (None, Instruction::Arg(args)) => self.global_args.push(GlobalArg {
                 args,
                 lines: command.lines,

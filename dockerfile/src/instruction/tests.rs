@@ -3,8 +3,8 @@ use super::*;
 fn only(instruction: &str) -> Instruction {
     let file = parse(&format!("FROM a\n{instruction}\n")).unwrap();
     let [stage] = <[Stage; 1]>::try_from(file.stages).unwrap();
-    let [command] = <[Command; 1]>::try_from(stage.commands).unwrap();
-    command.instruction
+    let [command] = <[Arc<Command>; 1]>::try_from(stage.commands).unwrap();
+    command.instruction.clone()
 }
 
 fn strings(words: &[&str]) -> Vec<String> {
