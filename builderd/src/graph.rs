@@ -271,11 +271,16 @@ pub fn digest_of(bytes: &[u8]) -> String {
 /// How many outputs an operation has.
 pub fn outputs(op: &pb::Op) -> usize {
     match &op.op {
-        Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().filter(|mount| mount.output >= 0).count(),
+        Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().filter(|mount| is_output(mount)).count(),
         Some(pb::op::Op::File(file)) => file.actions.iter().filter(|action| action.output >= 0).count(),
         Some(pb::op::Op::Passthrough(passthrough)) => passthrough.outputs.len(),
         _ => 1,
     }
+}
+
+/// Clients leave the number of other mounts at 0, as if they were the first output.
+fn is_output(mount: &pb::Mount) -> bool {
+    mount.mount_type() == pb::MountType::Bind && mount.output >= 0
 }
 
 fn validate(digest: &str, op: &pb::Op) -> Result<(), LoadError> {
@@ -303,15 +308,14 @@ fn validate(digest: &str, op: &pb::Op) -> Result<(), LoadError> {
             {
                 return invalid("a mount names an input that does not exist");
             }
-            let with_output = exec.mounts.iter().filter(|mount| mount.output >= 0);
             let mut numbers = BTreeSet::new();
-            for mount in with_output {
-                if mount.mount_type() != pb::MountType::Bind {
-                    return invalid("a mount that is no bind mount cannot be an output");
-                }
-                if !numbers.insert(mount.output) {
-                    return invalid("two mounts are the same output");
-                }
+            if !exec
+                .mounts
+                .iter()
+                .filter(|mount| is_output(mount))
+                .all(|mount| numbers.insert(mount.output))
+            {
+                return invalid("two mounts are the same output");
             }
             let is_incomplete = |mount: &pb::Mount| match mount.mount_type() {
                 pb::MountType::Secret => mount.secret_opt.is_none(),

@@ -159,6 +159,48 @@ fn a_definition_may_be_deep_but_not_endless() {
 }
 
 #[test]
+fn only_bind_mounts_are_outputs() {
+    let mount = |dest: &str, kind: pb::MountType| pb::Mount {
+        input: -1,
+        dest: dest.to_owned(),
+        mount_type: kind.into(),
+        secret_opt: (kind == pb::MountType::Secret).then(pb::SecretOpt::default),
+        ..pb::Mount::default()
+    };
+    let step = |mounts| pb::Op {
+        op: Some(pb::op::Op::Exec(pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: vec!["/x".to_owned()],
+                ..pb::Meta::default()
+            }),
+            mounts,
+            ..pb::ExecOp::default()
+        })),
+        ..pb::Op::default()
+    };
+    // As BuildKit's client library writes it: the number of the secret says nothing.
+    let good = step(vec![
+        mount("/", pb::MountType::Bind),
+        mount("/secret", pb::MountType::Secret),
+    ]);
+    let mut graph = Graph::default();
+    graph.load(&definition(&[&good], input_of(&good, 0))).unwrap();
+    let error = graph.load(&definition(&[&good], input_of(&good, 1))).unwrap_err();
+    assert!(matches!(error, LoadError::BadIndex { .. }), "{error}");
+    let twice = step(vec![
+        mount("/", pb::MountType::Bind),
+        mount("/a", pb::MountType::Bind),
+    ]);
+    let error = graph
+        .load(&definition(&[&twice], input_of(&twice, 0)))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("two mounts are the same output"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_name_does_not_double_with_every_operation() {
     let mut operations = vec![source("docker-image://a")];
     for _ in 0..100 {
