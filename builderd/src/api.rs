@@ -19,9 +19,10 @@ pub mod history;
 mod images;
 mod processes;
 mod status;
+pub mod sys;
 #[cfg(test)]
 mod tests;
-pub mod upkeep;
+mod upkeep;
 mod validate;
 mod verify;
 mod workers;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use super::history::History;
+use super::sys::give_memory_back;
 use crate::sources::local;
 use crate::store::{PrunePolicy, Store, Usage};
 
@@ -37,15 +38,6 @@ impl Upkeep {
             give_memory_back();
             self.build_ended.notified().await;
         }
-    }
-}
-
-/// What builds held and freed the allocator keeps for the next ones: after large ones more than all the rest.
-fn give_memory_back() {
-    // SAFETY: may be called at any time, from any thread.
-    #[expect(unsafe_code, reason = "the C library has no other way to say it")]
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
