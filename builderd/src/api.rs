@@ -19,10 +19,10 @@ pub mod history;
 mod images;
 mod processes;
 mod status;
-pub mod sys;
+mod sys;
 #[cfg(test)]
 mod tests;
-mod upkeep;
+pub mod upkeep;
 mod validate;
 mod verify;
 mod workers;
