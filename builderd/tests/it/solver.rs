@@ -371,25 +371,11 @@ async fn what_a_build_may_not_do_it_may_not_have_from_another() {
     let world = World::new();
     let mut builder = Builder::default();
     let root = base(&mut builder);
-    let head = builder.add(Operation {
-        kind: pb::op::Op::Exec(pb::ExecOp {
-            meta: Some(pb::Meta {
-                args: vec![BUSYBOX.to_owned(), "true".to_owned()],
-                ..Default::default()
-            }),
-            mounts: vec![pb::Mount {
-                input: 0,
-                dest: "/".to_owned(),
-                output: 0,
-                ..Default::default()
-            }],
-            network: pb::NetMode::Host.into(),
-            ..Default::default()
-        }),
-        inputs: vec![root],
-        platform: None,
-        note: Note::default(),
-    });
+    let head = shell(&mut builder, root, "true");
+    match builder.operation_mut(head).map(|step| &mut step.kind) {
+        Some(pb::op::Op::Exec(exec)) => exec.network = pb::NetMode::Host.into(),
+        other => panic!("{other:?} is no step"),
+    }
     let definition = builder.definition(Some(head), None);
     let permitted = world.job_with(Entitlements {
         network_host: true,

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use prost::Message as _;
 use proto::control::SolveRequest;
 use proto::pb;
-use sha2::{Digest as _, Sha256};
 use tests::api::Api;
 use tests::daemon;
+use tests::distribution::digest_of;
 use tests::needs::{Need, given};
 use tests::web::{Reply, WebServer};
 use tests::world::World;
@@ -31,7 +31,7 @@ impl Llb {
             ..pb::Op::default()
         }
         .encode_to_vec();
-        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        let digest = digest_of(&bytes);
         self.operations.push(bytes);
         pb::Input { digest, index: 0 }
     }
@@ -70,6 +70,13 @@ impl Llb {
             actions: vec![action],
         };
         self.add(pb::op::Op::File(op), Vec::new())
+    }
+
+    fn merge(&mut self, lower: pb::Input, upper: pb::Input) -> pb::Input {
+        let op = pb::MergeOp {
+            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
+        };
+        self.add(pb::op::Op::Merge(op), vec![lower, upper])
     }
 
     fn download(&mut self, url: &str, name: &str) -> pb::Input {
@@ -133,12 +140,7 @@ fn a_definition_may_come_from_a_step_of_another() {
     let mut llb = Llb::default();
     let file = llb.download(&server.url("/inner"), "llb");
     let built = llb.build(file, "llb");
-    let twice = llb.add(
-        pb::op::Op::Merge(pb::MergeOp {
-            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
-        }),
-        vec![built.clone(), built],
-    );
+    let twice = llb.merge(built.clone(), built);
     solve(&world, llb.with_result(twice)).unwrap();
 
     let mut llb = Llb::default();
@@ -282,10 +284,7 @@ fn hostile_definitions_leave_a_daemon_that_works() {
     let mut llb = Llb::default();
     let mut name = llb.file("/b");
     for _ in 0..200 {
-        let op = pb::MergeOp {
-            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
-        };
-        name = llb.add(pb::op::Op::Merge(op), vec![name.clone(), name]);
+        name = llb.merge(name.clone(), name);
     }
     name.index = 7;
     cases.push(("names", llb.with_result(name), "which cannot exist"));

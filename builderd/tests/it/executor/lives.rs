@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use builderd::executor::step::{Mount, NetworkMode, Source};
+use builderd::executor::step::{Mount, NetworkMode, Source, Step};
 use builderd::executor::{Choice, Executor, ExecutorError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, skipped};
@@ -28,13 +30,47 @@ async fn a_killed_daemon_takes_docker_steps_along() {
     a_killed_daemon_takes_its_steps_along(Choice::Docker).await;
 }
 
+fn make_fifo(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+}
+
+fn reader_of(fifo: &Path) -> Receiver {
+    tokio::net::unix::pipe::OpenOptions::new()
+        .open_receiver(fifo)
+        .unwrap()
+}
+
+/// A step whose processes all hold the fifo in the folder `inside` open, as descriptor 3.
+fn with_fifo(bench: &Bench, inside: PathBuf, script: &str) -> Step {
+    let mut step = bench.shell(&format!("exec 3>/fifo/fifo; {script}"));
+    step.mounts = vec![Mount {
+        destination: "/fifo".into(),
+        source: Source::Folder {
+            path: inside,
+            selector: String::new(),
+        },
+        read_only: false,
+    }];
+    step
+}
+
+/// A fifo without writers reads as ended, so wait for the step's first word.
+async fn first_word(reader: &mut Receiver) {
+    loop {
+        match reader.read_u8().await {
+            Ok(byte) => break assert_eq!(byte, b'r'),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
 async fn a_killed_daemon_takes_its_steps_along(choice: Choice) {
     if skipped(choice) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    make_fifo(&fifo);
     let mut daemon = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "executor::lives::daemon_to_be_killed"])
         .env(ROLE, format!("{choice:?} {}", fifo.display()))
@@ -43,16 +79,8 @@ async fn a_killed_daemon_takes_its_steps_along(choice: Choice) {
         .spawn()
         .unwrap();
     let end = async {
-        let mut reader = tokio::net::unix::pipe::OpenOptions::new()
-            .open_receiver(&fifo)
-            .unwrap();
-        // A fifo without writers reads as ended, so wait for the step's first word.
-        loop {
-            match reader.read_u8().await {
-                Ok(byte) => break assert_eq!(byte, b'r'),
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
+        let mut reader = reader_of(&fifo);
+        first_word(&mut reader).await;
         daemon.start_kill().unwrap();
         assert_eq!(daemon.wait().await.unwrap().signal(), Some(9));
         // The step's processes hold the fifo open as long as one of them lives.
@@ -78,15 +106,11 @@ async fn daemon_to_be_killed() {
     let inside = bench.folder("fifo-");
     // The step sees folders of the state folder only.
     fs::hard_link(fifo, inside.join("fifo")).unwrap();
-    let mut step = bench.shell("exec 3>/fifo/fifo; (while true; do sleep 1; done) & echo r >&3; sleep 1000");
-    step.mounts = vec![Mount {
-        destination: "/fifo".into(),
-        source: Source::Folder {
-            path: inside,
-            selector: String::new(),
-        },
-        read_only: false,
-    }];
+    let step = with_fifo(
+        &bench,
+        inside,
+        "(while true; do sleep 1; done) & echo r >&3; sleep 1000",
+    );
     let _killed = bench.run(step).await;
 }
 
@@ -107,34 +131,19 @@ async fn what_a_step_holds_is_free_when_it_is_gone(choice: Choice) {
     let bench = Bench::new(choice);
     let inside = bench.folder("fifo-");
     let fifo = inside.join("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    let mut reader = tokio::net::unix::pipe::OpenOptions::new()
-        .open_receiver(&fifo)
-        .unwrap();
-    let mut step = bench.shell("exec 3>/fifo/fifo; echo r >&3; sleep 1000");
-    step.mounts = vec![Mount {
-        destination: "/fifo".into(),
-        source: Source::Folder {
-            path: inside,
-            selector: String::new(),
-        },
-        read_only: false,
-    }];
+    make_fifo(&fifo);
+    let mut reader = reader_of(&fifo);
+    let step = with_fifo(&bench, inside, "echo r >&3; sleep 1000");
     let held = Arc::new(());
     let watched = Arc::downgrade(&held);
     let never = CancellationToken::new();
     let sandboxes = bench.executor.sandboxes();
     let given_up = async {
         let run = sandboxes.run(step, held, |_, _| (), &never);
-        let started = async {
-            while reader.read_u8().await.is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
         // Once it runs nobody waits for it any more, as for the others of a build of which one failed.
         tokio::select! {
             _ = run => panic!("it does not end by itself"),
-            () = started => {}
+            () = first_word(&mut reader) => {}
         }
         drop(sandboxes);
         while watched.strong_count() > 0 {
