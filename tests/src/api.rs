@@ -9,11 +9,30 @@ use proto::control::{
     BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, DiskUsageRequest, PruneRequest, SolveRequest,
     SolveResponse, StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UsageRecord,
 };
-use proto::tunnel;
+use proto::gateway::ReturnRequest;
+use proto::gateway::llb_bridge_client::LlbBridgeClient;
+use proto::{headers, tunnel};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
+
+/// Calls that belong to one build.
+pub type Bridge = LlbBridgeClient<InterceptedService<Channel, OfBuild>>;
+
+/// Says with each call which build it belongs to.
+#[derive(Clone, Debug)]
+pub struct OfBuild(MetadataValue<Ascii>);
+
+impl Interceptor for OfBuild {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(headers::BUILD_ID, self.0.clone());
+        Ok(request)
+    }
+}
 
 /// A connection to a daemon; its calls block.
 #[derive(Debug)]
@@ -47,6 +66,29 @@ impl Api {
         Ok(response.into_inner())
     }
 
+    /// A build that `client` drives, and what it returns is its result.
+    pub fn drive(
+        &self,
+        reference: &str,
+        client: impl AsyncFnOnce(Bridge) -> ReturnRequest,
+    ) -> Result<SolveResponse, Status> {
+        let build = OfBuild(reference.parse().expect("a reference is plain text"));
+        let mut bridge = LlbBridgeClient::with_interceptor(self.channel.clone(), build);
+        let request = SolveRequest {
+            r#ref: reference.to_owned(),
+            ..SolveRequest::default()
+        };
+        let mut control = self.control();
+        self.runtime.block_on(async {
+            let (solved, returned) = tokio::join!(control.solve(request), async {
+                let result = client(bridge.clone()).await;
+                bridge.r#return(result).await
+            });
+            returned?;
+            Ok(solved?.into_inner())
+        })
+    }
+
     pub fn disk_usage(&self, filter: &[&str]) -> Result<Vec<UsageRecord>, Status> {
         let request = DiskUsageRequest {
             filter: owned(filter),
@@ -77,11 +119,7 @@ impl Api {
     pub fn history(&self, request: BuildHistoryRequest) -> Result<Vec<BuildHistoryEvent>, Status> {
         self.runtime.block_on(async {
             let response = self.control().listen_build_history(request).await?;
-            assert!(
-                response
-                    .metadata()
-                    .contains_key(proto::headers::CURRENT_TIMESTAMP)
-            );
+            assert!(response.metadata().contains_key(headers::CURRENT_TIMESTAMP));
             collect(response.into_inner()).await
         })
     }

@@ -20,6 +20,7 @@ pub mod fake_daemon;
 pub mod faults;
 pub mod git_server;
 pub mod golden;
+pub mod llb;
 pub mod needs;
 pub mod plain_http;
 pub mod process;

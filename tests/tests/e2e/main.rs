@@ -6,6 +6,7 @@
 
 mod bake;
 mod base_images;
+mod bridge;
 mod builders;
 mod cache;
 mod checks;
@@ -34,6 +35,7 @@ mod named_contexts;
 mod nodes;
 mod peers;
 mod platforms;
+mod policies;
 mod records;
 mod registries;
 mod sources;

@@ -1,0 +1,102 @@
+//! Definitions (LLB), made operation by operation as clients make them.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use proto::pb;
+
+use crate::distribution::digest_of;
+
+/// Operations in the order in which they were added.
+#[derive(Debug, Default)]
+pub struct Llb {
+    operations: Vec<Vec<u8>>,
+    metadata: BTreeMap<String, pb::OpMetadata>,
+}
+
+impl Llb {
+    pub fn add(&mut self, kind: pb::op::Op, inputs: Vec<pb::Input>) -> pb::Input {
+        let bytes = pb::Op {
+            inputs,
+            op: Some(kind),
+            ..pb::Op::default()
+        }
+        .encode_to_vec();
+        let digest = digest_of(&bytes);
+        self.operations.push(bytes);
+        pb::Input { digest, index: 0 }
+    }
+
+    pub fn needs(&mut self, operation: &pb::Input, capability: &str) {
+        let metadata = self.metadata.entry(operation.digest.clone()).or_default();
+        metadata.caps.insert(capability.to_owned(), true);
+    }
+
+    pub fn with_result(mut self, head: pb::Input) -> pb::Definition {
+        let last = pb::Op {
+            inputs: vec![head],
+            ..pb::Op::default()
+        };
+        self.operations.push(last.encode_to_vec());
+        pb::Definition {
+            def: self.operations.into_iter().map(Into::into).collect(),
+            metadata: self.metadata,
+            ..pb::Definition::default()
+        }
+    }
+
+    pub fn file(&mut self, path: &str) -> pb::Input {
+        let action = pb::FileAction {
+            input: -1,
+            secondary_input: -1,
+            output: 0,
+            action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
+                path: path.to_owned(),
+                mode: 0o644,
+                timestamp: -1,
+                ..pb::FileActionMkFile::default()
+            })),
+        };
+        let op = pb::FileOp {
+            actions: vec![action],
+        };
+        self.add(pb::op::Op::File(op), Vec::new())
+    }
+
+    pub fn merge(&mut self, lower: pb::Input, upper: pb::Input) -> pb::Input {
+        let op = pb::MergeOp {
+            inputs: vec![pb::MergeInput { input: 0 }, pb::MergeInput { input: 1 }],
+        };
+        self.add(pb::op::Op::Merge(op), vec![lower, upper])
+    }
+
+    pub fn image(&mut self, reference: &str) -> pb::Input {
+        let op = pb::SourceOp {
+            identifier: format!("docker-image://{reference}"),
+            ..pb::SourceOp::default()
+        };
+        self.add(pb::op::Op::Source(op), Vec::new())
+    }
+
+    pub fn download(&mut self, url: &str, name: &str) -> pb::Input {
+        let op = pb::SourceOp {
+            identifier: url.to_owned(),
+            attrs: [("http.filename".to_owned(), name.to_owned())].into(),
+        };
+        self.add(pb::op::Op::Source(op), Vec::new())
+    }
+
+    /// What the definition in a file of `input` comes to.
+    pub fn build(&mut self, input: pb::Input, file: &str) -> pb::Input {
+        let op = pb::BuildOp {
+            builder: -1,
+            inputs: [("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })].into(),
+            attrs: [("llbbuild.filename".to_owned(), file.to_owned())].into(),
+            ..pb::BuildOp::default()
+        };
+        let built = self.add(pb::op::Op::Build(op), vec![input]);
+        // As BuildKit's client library says of each.
+        self.needs(&built, "source.buildop.llbfilename");
+        built
+    }
+}
