@@ -6,6 +6,7 @@ use dockerfile::address::{GitReference, Mtime};
 use proto::pb;
 
 use crate::graph::builder::{Note, Operation};
+use crate::ops::file::is_compressed;
 
 /// What is said of a repository besides its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,14 +74,6 @@ fn source(identifier: String, attrs: BTreeMap<String, String>, note: Note) -> Op
 /// The first bytes of a file that say whether it is an archive.
 pub(super) const ARCHIVE_HEAD: u64 = 1024;
 
-/// How files begin that are compressed with gzip, zstd, bzip2 and xz.
-const COMPRESSED: [&[u8]; 4] = [
-    &[0x1f, 0x8b, 0x08],
-    &[0x28, 0xb5, 0x2f, 0xfd],
-    b"BZh",
-    &[0xfd, b'7', b'z', b'X', b'Z', 0],
-];
-
 /// What a downloaded context is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Download {
@@ -90,7 +83,7 @@ pub(super) enum Download {
 }
 
 pub(super) fn recognise(head: &[u8]) -> Download {
-    if COMPRESSED.iter().any(|magic| head.starts_with(magic)) || is_tar(head) {
+    if is_compressed(head) || is_tar(head) {
         Download::Archive
     } else {
         Download::Other

@@ -22,7 +22,7 @@ use crate::ops::remains::{Remains, Remnant};
 use crate::store::view::{Overlay, View, ViewError};
 use crate::store::{LayerDraft, LayerError, NewLayer, Snapshot, Store, WorkLost};
 
-pub use archive::newest_in_archive;
+pub use archive::{is_compressed, newest_in_archive};
 pub use content::{bases, content_key, whole_content};
 
 /// What failed, and in which action of the operation.

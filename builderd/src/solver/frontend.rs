@@ -83,13 +83,6 @@ impl Job {
             {
                 self.dockerfile(request, scope).await?
             }
-            ("gateway.v0", None) => {
-                let source = request.attributes.get("source").cloned().unwrap_or_default();
-                return Err(SolveError::Request(format!(
-                    "frontend image {source} is not supported yet: leave the syntax line out or name docker/dockerfile, \
-                     which is built in"
-                )));
-            }
             (name, None) => return Err(SolveError::Request(format!("unknown frontend: {name}"))),
         };
         if evaluate {

@@ -79,29 +79,42 @@ pub fn newest_in_archive(mut file: File) -> Option<i64> {
 
 type Open = fn(File) -> io::Result<Box<dyn Read>>;
 
+/// How compressed files begin, and how each kind is read.
+const COMPRESSIONS: [(&[u8], Open); 4] = [
+    (&[0x1f, 0x8b, 0x08], |file| {
+        Ok(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))))
+    }),
+    (&[0x28, 0xb5, 0x2f, 0xfd], |file| {
+        Ok(Box::new(zstd::stream::read::Decoder::new(file)?))
+    }),
+    (b"BZh", |file| {
+        let file = BufReader::new(file);
+        Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(file)))
+    }),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], |file| {
+        let file = BufReader::new(file);
+        Ok(Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)))
+    }),
+];
+const LONGEST_MAGIC: u64 = 6;
+
+fn compression(head: &[u8]) -> Option<Open> {
+    COMPRESSIONS
+        .into_iter()
+        .find_map(|(magic, open)| head.starts_with(magic).then_some(open))
+}
+
+/// Whether a file that begins like this may be a compressed archive.
+pub fn is_compressed(head: &[u8]) -> bool {
+    compression(head).is_some()
+}
+
 /// How to read the archive that a file is, if it is one, from its beginning.
 fn opener(file: &mut File) -> io::Result<Open> {
-    let mut magic = Vec::with_capacity(6);
-    file.by_ref().take(6).read_to_end(&mut magic)?;
+    let mut head = Vec::new();
+    file.by_ref().take(LONGEST_MAGIC).read_to_end(&mut head)?;
     file.rewind()?;
-    Ok(if magic.starts_with(&[0x1f, 0x8b, 0x08]) {
-        |file| Ok(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))))
-    } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        |file| Ok(Box::new(zstd::stream::read::Decoder::new(file)?))
-    } else if magic.starts_with(b"BZh") {
-        |file| {
-            Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(BufReader::new(
-                file,
-            ))))
-        }
-    } else if magic.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-        |file| {
-            let file = BufReader::new(file);
-            Ok(Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)))
-        }
-    } else {
-        |file| Ok(Box::new(BufReader::new(file)))
-    })
+    Ok(compression(&head).unwrap_or(|file| Ok(Box::new(BufReader::new(file)))))
 }
 
 /// Also if that entry will be refused: it is an archive nevertheless.
