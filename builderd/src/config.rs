@@ -20,6 +20,7 @@ pub use file::RegistrySettings;
 use crate::executor;
 use crate::executor::cdi::Devices;
 use crate::listen::{Address, AddressError};
+use crate::progress;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -39,6 +40,8 @@ pub struct Settings {
     pub resolver: executor::Resolver,
     /// Steps that may run at the same time; the daemon's own choice if unset.
     pub steps_at_once: Option<NonZeroUsize>,
+    /// Bytes kept of each step's output.
+    pub step_log: usize,
     /// What is removed when it takes too much space.
     pub collection: Collection,
     pub history: HistoryLimits,
@@ -242,6 +245,11 @@ impl Settings {
             devices: file.cdi.unwrap_or_default().devices(),
             resolver: file.dns.unwrap_or_default(),
             steps_at_once: file.worker.oci.max_parallelism.and_then(NonZeroUsize::new),
+            step_log: match flags.step_log_max_size {
+                None => progress::STEP_LOG,
+                // Negative ones are no limit.
+                Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+            },
             collection: Collection::resolve(flags, &file.worker.oci)?,
             history: file.history.unwrap_or_default().limits(),
             provenance_folder: file

@@ -103,6 +103,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     if let Some(most) = settings.steps_at_once {
         daemon.solver.limit_steps(most);
     }
+    daemon.solver.limit_logs(settings.step_log);
     daemon
         .solver
         .set_environment(crate::config::provenance::environment(

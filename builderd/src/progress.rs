@@ -12,8 +12,8 @@ use proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarn
 use proto::pb;
 use tokio::sync::watch;
 
-/// Log bytes kept of one step; more is replaced by one line saying so (BuildKit's limit).
-const MAX_STEP_LOG: usize = 2 * 1024 * 1024;
+/// Log bytes kept of one step unless told otherwise; more is replaced by one line saying so (BuildKit's limit).
+pub const STEP_LOG: usize = 2 * 1024 * 1024;
 /// Output that comes in smaller pieces is put together up to this size.
 const JOINED: usize = 1024;
 /// A message to a reader ends when it holds this much, so that it stays far below gRPC's message limits.
@@ -27,6 +27,8 @@ pub struct Progress(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Log bytes kept of one step.
+    step_log: usize,
     log: Mutex<Log>,
     /// Number of events so far, and `true` once no more will come.
     changed: watch::Sender<(usize, bool)>,
@@ -63,6 +65,14 @@ impl Log {
     }
 }
 
+fn short(bytes: usize) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
+        _ => format!("{bytes}B"),
+    }
+}
+
 /// Displays show the time of each line, so only what came together is joined.
 fn soon_after(first: Option<&prost_types::Timestamp>, second: Option<&prost_types::Timestamp>) -> bool {
     let nanos =
@@ -89,14 +99,20 @@ pub enum LogStream {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            log: Mutex::default(),
-            changed: watch::channel((0, false)).0,
-        }))
+        Self::with_limit(STEP_LOG)
     }
 }
 
 impl Progress {
+    /// Keeps this many log bytes of each step.
+    pub fn with_limit(step_log: usize) -> Self {
+        Self(Arc::new(Inner {
+            step_log,
+            log: Mutex::default(),
+            changed: watch::channel((0, false)).0,
+        }))
+    }
+
     /// A vertex by its digest; announces it to readers if it is new.
     pub fn vertex(
         &self,
@@ -223,14 +239,17 @@ impl VertexProgress {
     }
 
     pub fn log(&self, stream: LogStream, data: Bytes) {
+        let limit = self.progress.0.step_log;
         let mut log = self.progress.log();
         let size = log.log_sizes.entry(self.digest.clone()).or_default();
-        if *size > MAX_STEP_LOG {
+        if *size > limit {
             return;
         }
-        *size += data.len();
-        let msg = if *size > MAX_STEP_LOG {
-            Bytes::from_static(b"\n[output clipped, log limit 2MiB reached]\n")
+        let left = limit - *size;
+        *size = size.saturating_add(data.len());
+        let msg = if *size > limit {
+            let end = format!("\n[output clipped, log limit {} reached]\n", short(limit));
+            [&data[..left], end.as_bytes()].concat().into()
         } else {
             data
         };
@@ -431,6 +450,25 @@ mod tests {
         while let Some(message) = reader.next().await {
             total += message.logs.iter().map(|log| log.msg.len()).sum::<usize>();
         }
-        assert!(total <= MAX_STEP_LOG + 100, "{total}");
+        assert!(total <= STEP_LOG + 100, "{total}");
+    }
+
+    #[tokio::test]
+    async fn output_is_kept_up_to_the_limit() {
+        for (limit, shown) in [
+            (3, "abc\n[output clipped, log limit 3B reached]\n"),
+            (8, "abcdefgh"),
+        ] {
+            let progress = Progress::with_limit(limit);
+            let vertex = progress.vertex("sha256:1", "one", vec![], None);
+            for part in ["ab", "cdef", "gh"] {
+                vertex.log(LogStream::Stdout, Bytes::from_static(part.as_bytes()));
+            }
+            progress.close();
+            let message = progress.reader().next().await.expect("output");
+            let all: Vec<u8> = message.logs.iter().flat_map(|log| log.msg.to_vec()).collect();
+            assert_eq!(String::from_utf8_lossy(&all), shown);
+        }
+        assert_eq!([short(STEP_LOG), short(200 << 10)], ["2MiB", "200KiB"]);
     }
 }

@@ -49,6 +49,7 @@ pub use rules::{RuleError, Rules};
 pub(crate) use source_meta::{SourceMetaError, wanted_image};
 
 use crate::executor::Executor;
+use crate::progress::{self, Progress};
 use crate::session::Group;
 use crate::sources::http::Downloader;
 use crate::sources::image::Images;
@@ -69,6 +70,8 @@ struct Inner {
     flights: Flights,
     producers: provenance::Producers,
     environment: OnceLock<Environment>,
+    /// Bytes kept of each step's output.
+    step_log: OnceLock<usize>,
     /// Turns for steps that run at the same time, over all builds.
     turns: Semaphore,
 }
@@ -88,6 +91,7 @@ impl Solver {
             flights: Flights::default(),
             producers: provenance::Producers::default(),
             environment: OnceLock::new(),
+            step_log: OnceLock::new(),
             turns,
         }))
     }
@@ -130,6 +134,15 @@ impl Solver {
 
     fn flights(&self) -> &Flights {
         &self.0.flights
+    }
+
+    /// How many bytes of each step's output are kept. Once, before the first build.
+    pub fn limit_logs(&self, bytes: usize) {
+        self.0.step_log.set(bytes).ok();
+    }
+
+    fn new_progress(&self) -> Progress {
+        Progress::with_limit(self.0.step_log.get().copied().unwrap_or(progress::STEP_LOG))
     }
 
     /// How many steps may run at the same time, before the first one runs.

@@ -102,6 +102,14 @@ fn steps_are_told_how_names_resolve_and_how_many_may_run() {
 }
 
 #[test]
+fn output_of_steps_is_limited() {
+    let limit = |arguments: &[&str]| resolve(arguments, "").unwrap().step_log;
+    assert_eq!(limit(&[]), progress::STEP_LOG);
+    assert_eq!(limit(&["--step-log-max-size=7"]), 7);
+    assert_eq!(limit(&["--step-log-max-size", "-1"]), usize::MAX);
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_by_name() {
     for (arguments, toml) in [
         (&["--oci-worker=false"][..], ""),

@@ -85,6 +85,7 @@ impl Job {
     ) -> Arc<Self> {
         let store = solver.store().leased();
         Arc::new(Self {
+            progress: solver.new_progress(),
             sandboxes: solver.executor().sandboxes(),
             images: solver.images_for(&sessions, &store),
             store,
@@ -100,7 +101,6 @@ impl Job {
             seen: Seen::default(),
             nesting: Nesting::default(),
             remnants: Mutex::default(),
-            progress: Progress::default(),
             cancel: CancellationToken::new(),
             renewed_caches: Mutex::default(),
             proved: AsyncMutex::default(),
