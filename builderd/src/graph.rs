@@ -260,11 +260,15 @@ fn shortened(name: &str) -> Cow<'_, str> {
 
 /// `sha256:…` of an operation's bytes.
 pub fn digest_of(bytes: &[u8]) -> String {
+    digest_text(&Sha256::digest(bytes).into())
+}
+
+/// A digest as images and definitions name it.
+fn digest_text(digest: &[u8; 32]) -> String {
     const PREFIX: &str = "sha256:";
     let mut text = PREFIX.as_bytes().to_vec();
-    text.resize(PREFIX.len() + 2 * Sha256::output_size(), 0);
-    hex::encode_to_slice(Sha256::digest(bytes), &mut text[PREFIX.len()..])
-        .expect("there are two digits for each byte");
+    text.resize(PREFIX.len() + 2 * digest.len(), 0);
+    hex::encode_to_slice(digest, &mut text[PREFIX.len()..]).expect("there are two digits for each byte");
     String::from_utf8(text).expect("digits are text")
 }
 

@@ -103,7 +103,7 @@ impl<'a> Contexts<'a> {
             Some(Address::Http(url)) => {
                 let file = remote::file(&url, DOWNLOAD, None, internal("load remote build context"));
                 let file = builder.add(file);
-                let definition = builder.definition(Some(file), None);
+                let definition = builder.clone().definition(Some(file), None);
                 let head = host
                     .read_start(definition, DOWNLOAD.to_owned(), remote::ARCHIVE_HEAD)
                     .await
@@ -199,9 +199,11 @@ impl<'a> Contexts<'a> {
     pub(super) fn main_output(&self, builder: &mut Builder) -> Option<Output> {
         match &self.given {
             Some(definition) => builder.import(definition),
-            None => {
-                Some(builder.add(self.local_operation(CONTEXT, CONTEXT, "[internal] load build context")))
-            }
+            None => Some(builder.add_open(self.local_operation(
+                CONTEXT,
+                CONTEXT,
+                "[internal] load build context",
+            ))),
         }
     }
 

@@ -363,7 +363,7 @@ impl Lowering<'_> {
         }
         let unused = ContextUse::default();
         let operation = self.contexts.named_operation(&context.name, local, &unused);
-        let output = self.builder.add(operation);
+        let output = self.builder.add_open(operation);
         let folder = NamedFolder {
             context: context.clone(),
             used: unused,
@@ -393,17 +393,15 @@ impl Lowered {
         source: &Arc<pb::SourceInfo>,
     ) -> Result<Target, Error> {
         for (name, folder) in &self.named {
-            if let (Some(operation), Some(complete)) =
-                (self.builder.operation_mut(folder.output), named.get(name))
-            {
-                *operation = complete.clone();
+            if let Some(complete) = named.get(name) {
+                self.builder.complete(folder.output, complete);
             }
         }
-        if let Some(operation) = self.context.and_then(|output| self.builder.operation_mut(output)) {
-            *operation = context.clone();
+        if let Some(output) = self.context {
+            self.builder.complete(output, context);
         }
         let scanned = self.scanned.into_iter();
-        let scanned = scanned.map(|(name, output)| (name, self.builder.definition(output, None)));
+        let scanned = scanned.map(|(name, output)| (name, self.builder.clone().definition(output, None)));
         Ok(Target {
             scanned: scanned.collect(),
             platform: self.platform,

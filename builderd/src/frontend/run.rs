@@ -428,14 +428,20 @@ fn ssh(mount: &Mount, number: usize, environment: &mut Environment) -> Result<Bo
 
 /// Mounts of files in the order of their paths, so that a mount below another comes after it; secrets and sockets last.
 /// Each input is listed once.
-fn arrange(bound: Vec<Bound>) -> (Vec<Output>, Vec<pb::Mount>) {
-    let special =
-        |mount: &pb::Mount| matches!(mount.mount_type(), pb::MountType::Secret | pb::MountType::Ssh);
-    let (secrets, mut files): (Vec<_>, Vec<_>) = bound.into_iter().partition(|bound| special(&bound.mount));
-    files.sort_by(|left, right| left.mount.dest.cmp(&right.mount.dest));
+fn arrange(mut bound: Vec<Bound>) -> (Vec<Output>, Vec<pb::Mount>) {
+    fn path(bound: &Bound) -> Option<&str> {
+        match bound.mount.mount_type() {
+            pb::MountType::Secret | pb::MountType::Ssh => None,
+            _ => Some(&bound.mount.dest),
+        }
+    }
+    bound.sort_by(|left, right| match (path(left), path(right)) {
+        (Some(left), Some(right)) => left.cmp(right),
+        (left, right) => left.is_none().cmp(&right.is_none()),
+    });
     let mut inputs: Vec<Output> = Vec::new();
-    let mut mounts = Vec::new();
-    for Bound { from, mut mount } in files.into_iter().chain(secrets) {
+    let mut mounts = Vec::with_capacity(bound.len());
+    for Bound { from, mut mount } in bound {
         mount.input = match from {
             None => -1,
             Some(from) => {

@@ -1,15 +1,18 @@
 //! Making graphs: operations by value, encoded into a definition when all of them are known.
 //!
 //! Encoding is deterministic (prost writes fields in number order, maps are sorted), so equal operations of different
-//! builds and platforms have equal bytes, and with them equal digests. An operation may be changed until
-//! [`Builder::definition`] is called: the build context learns which files it has to carry only at the very end.
+//! builds and platforms have equal bytes, and with them equal digests. Operations are encoded as they come, all but
+//! their inputs, so that those of a large file are small. One that is added as [`Builder::add_open`] may be changed
+//! until [`Builder::definition`] is called: the build context learns which files it has to carry only at the very end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use proto::pb;
+use sha2::{Digest as _, Sha256};
 
 use super::digest_of;
 
@@ -48,9 +51,15 @@ pub struct Operation {
     pub note: Note,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Node {
-    Built(Box<Operation>),
+    /// Where its bytes are in the builder's, which lack its inputs.
+    Encoded {
+        bytes: Range<usize>,
+        inputs: Vec<Output>,
+        note: Note,
+    },
+    Open(Box<Operation>),
     /// Part of a definition that came from outside: its bytes are its identity and stay as they are.
     Foreign {
         bytes: Bytes,
@@ -59,15 +68,31 @@ enum Node {
     },
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Builder {
     nodes: Vec<Node>,
+    encoded: Vec<u8>,
 }
 
 impl Builder {
     /// Adds an operation and returns its first output.
     pub fn add(&mut self, operation: Operation) -> Output {
-        self.nodes.push(Node::Built(Box::new(operation)));
+        let start = self.encoded.len();
+        encode(&operation, &mut self.encoded);
+        self.push(Node::Encoded {
+            bytes: start..self.encoded.len(),
+            inputs: operation.inputs,
+            note: operation.note,
+        })
+    }
+
+    /// The same for one that is to be completed.
+    pub fn add_open(&mut self, operation: Operation) -> Output {
+        self.push(Node::Open(Box::new(operation)))
+    }
+
+    fn push(&mut self, node: Node) -> Output {
+        self.nodes.push(node);
         Output {
             operation: self.nodes.len() - 1,
             index: 0,
@@ -79,11 +104,10 @@ impl Builder {
         Output { index, ..output }
     }
 
-    /// The operation behind `output`, to be completed.
-    pub fn operation_mut(&mut self, output: Output) -> Option<&mut Operation> {
-        match self.nodes.get_mut(output.operation) {
-            Some(Node::Built(operation)) => Some(operation),
-            _ => None,
+    /// Completes the open operation behind `output`.
+    pub fn complete(&mut self, output: Output, operation: &Operation) {
+        if let Some(Node::Open(open)) = self.nodes.get_mut(output.operation) {
+            open.as_mut().clone_from(operation);
         }
     }
 
@@ -117,7 +141,11 @@ impl Builder {
     }
 
     /// The definition whose output is `head`, holding what it needs and nothing else. Without a head: scratch.
-    pub fn definition(&self, head: Option<Output>, source: Option<&Arc<pb::SourceInfo>>) -> pb::Definition {
+    pub fn definition(
+        mut self,
+        head: Option<Output>,
+        source: Option<&Arc<pb::SourceInfo>>,
+    ) -> pb::Definition {
         let Some(head) = head else {
             return pb::Definition::default();
         };
@@ -125,41 +153,51 @@ impl Builder {
         let mut definition = pb::Definition::default();
         // Maps that grow one by one would take most of the time of a large file: they are made at the end.
         let count = needed.iter().filter(|needed| **needed).count();
-        let mut locations: Vec<(String, pb::Location)> = Vec::with_capacity(count);
-        let mut all_metadata: Vec<(String, pb::OpMetadata)> = Vec::with_capacity(count + 1);
-        let mut written: HashSet<String> = HashSet::with_capacity(count);
-        let mut digests: Vec<String> = vec![String::new(); self.nodes.len()];
+        let mut locations: Vec<(Digest, pb::Location)> = Vec::with_capacity(count);
+        let mut all_metadata: Vec<(Digest, pb::OpMetadata)> = Vec::with_capacity(count + 1);
+        let mut written: HashSet<Digest> = HashSet::with_capacity(count);
+        let mut digests: Vec<Digest> = Vec::with_capacity(self.nodes.len());
         let mut buffer = BytesMut::new();
-        for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| needed[*at]) {
-            let (bytes, metadata) = match node {
-                Node::Foreign { bytes, metadata, .. } => (bytes.clone(), pb::OpMetadata::clone(metadata)),
-                Node::Built(operation) => {
-                    encode(operation, &digests, &mut buffer);
-                    (buffer.split().freeze(), metadata(&operation.note))
+        for (node, needed) in std::mem::take(&mut self.nodes).into_iter().zip(needed) {
+            if !needed {
+                digests.push(Digest::default());
+                continue;
+            }
+            let (bytes, note) = match node {
+                Node::Foreign { bytes, metadata, .. } => (bytes, Err(metadata)),
+                Node::Encoded { bytes, inputs, note } => {
+                    let rest = &self.encoded[bytes];
+                    (with_inputs(&inputs, rest, &digests, &mut buffer), Ok(note))
+                }
+                Node::Open(operation) => {
+                    let mut rest = Vec::new();
+                    encode(&operation, &mut rest);
+                    let bytes = with_inputs(&operation.inputs, &rest, &digests, &mut buffer);
+                    (bytes, Ok(operation.note))
                 }
             };
-            let digest = digest_of(&bytes);
-            if let Node::Built(operation) = node
-                && let Some(lines) = operation.note.lines
-            {
-                locations.push((digest.clone(), location(lines)));
-            }
+            let digest = Digest::of(&bytes);
             // Equal instructions on equal inputs are one operation; the last one names it.
-            if written.insert(digest.clone()) {
+            if written.insert(digest) {
                 definition.def.push(bytes);
             }
-            all_metadata.push((digest.clone(), metadata));
-            digests[at] = digest;
+            let metadata = match note {
+                Ok(note) => {
+                    locations.extend(note.lines.map(|lines| (digest, location(lines))));
+                    metadata(note)
+                }
+                Err(metadata) => *metadata,
+            };
+            all_metadata.push((digest, metadata));
+            digests.push(digest);
         }
-        let marker = pb::Op {
-            inputs: vec![input(head, &digests)],
-            ..pb::Op::default()
-        };
-        let marker = marker.encode_to_vec();
+        let marker = with_inputs(&[head], &[], &digests, &mut buffer);
         // Clients that hand a definition back look for metadata of its last operation too.
-        all_metadata.push((digest_of(&marker), pb::OpMetadata::default()));
-        definition.metadata = sorted(all_metadata).into_iter().collect();
-        definition.def.push(marker.into());
+        all_metadata.push((Digest::of(&marker), pb::OpMetadata::default()));
+        definition.metadata = sorted(all_metadata)
+            .map(|(digest, metadata)| (digest.text(), metadata))
+            .collect();
+        definition.def.push(marker);
         definition.source = source.filter(|_| !locations.is_empty()).map(|info| pb::Source {
             locations: by_digest(locations),
             infos: vec![pb::SourceInfo::clone(info)],
@@ -175,7 +213,8 @@ impl Builder {
                 continue;
             }
             match &self.nodes[at] {
-                Node::Built(operation) => open.extend(operation.inputs.iter().map(|input| input.operation)),
+                Node::Encoded { inputs, .. } => open.extend(inputs.iter().map(|input| input.operation)),
+                Node::Open(operation) => open.extend(operation.inputs.iter().map(|input| input.operation)),
                 Node::Foreign { inputs, .. } => open.extend(inputs),
             }
         }
@@ -183,49 +222,66 @@ impl Builder {
     }
 }
 
-/// Writes the fields of [`pb::Op`] in the order of their numbers, as prost does, without a copy of the operation.
-fn encode(operation: &Operation, digests: &[String], buffer: &mut BytesMut) {
-    let inputs = pb::Op {
-        inputs: operation
-            .inputs
-            .iter()
-            .map(|output| input(*output, digests))
-            .collect(),
-        ..pb::Op::default()
-    };
+/// Writes the fields of [`pb::Op`] in the order of their numbers, as prost does; the first ones, which are the inputs,
+/// are left out.
+fn encode(operation: &Operation, buffer: &mut Vec<u8>) {
     let rest = pb::Op {
         platform: operation.platform.clone(),
         // Other producers always write it, so it is part of the bytes.
         constraints: Some(pb::WorkerConstraints::default()),
         ..pb::Op::default()
     };
-    let length = inputs.encoded_len() + operation.kind.encoded_len() + rest.encoded_len();
-    if buffer.capacity() < length {
-        *buffer = BytesMut::with_capacity(length.max(ROOM));
-    }
-    inputs.encode(buffer).expect(GROWING);
+    buffer.reserve(operation.kind.encoded_len() + rest.encoded_len());
     operation.kind.encode(buffer);
     rest.encode(buffer).expect(GROWING);
 }
 
-fn input(output: Output, digests: &[String]) -> pb::Input {
-    pb::Input {
-        digest: digests[output.operation].clone(),
-        index: output.index,
+/// The bytes of an operation: its inputs, and what [`encode`] wrote.
+fn with_inputs(inputs: &[Output], rest: &[u8], digests: &[Digest], buffer: &mut BytesMut) -> Bytes {
+    let inputs = pb::Op {
+        inputs: inputs
+            .iter()
+            .map(|output| pb::Input {
+                digest: digests[output.operation].text(),
+                index: output.index,
+            })
+            .collect(),
+        ..pb::Op::default()
+    };
+    let length = inputs.encoded_len() + rest.len();
+    if buffer.capacity() < length {
+        *buffer = BytesMut::with_capacity(length.max(ROOM));
+    }
+    inputs.encode(buffer).expect(GROWING);
+    buffer.extend_from_slice(rest);
+    buffer.split().freeze()
+}
+
+/// What operations are called, without the allocation that its text is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Digest([u8; 32]);
+
+impl Digest {
+    fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    fn text(self) -> String {
+        super::digest_text(&self.0)
     }
 }
 
-fn metadata(note: &Note) -> pb::OpMetadata {
+fn metadata(note: Note) -> pb::OpMetadata {
     let mut description = BTreeMap::new();
     if !note.name.is_empty() {
-        description.insert("llb.customname".to_owned(), note.name.clone());
+        description.insert("llb.customname".to_owned(), note.name);
     }
-    if let Some(command) = &note.command {
-        description.insert("com.docker.dockerfile.v1.command".to_owned(), command.clone());
+    if let Some(command) = note.command {
+        description.insert("com.docker.dockerfile.v1.command".to_owned(), command);
     }
     pb::OpMetadata {
         ignore_cache: note.ignore_cache,
-        progress_group: note.group.clone(),
+        progress_group: note.group,
         description,
         ..pb::OpMetadata::default()
     }
@@ -252,17 +308,14 @@ fn location((first, last): (u32, u32)) -> pb::Location {
 }
 
 /// By digest; of equal ones in the order that they had. A map sorts what it is made of, which moves it about.
-fn sorted<T: Default>(mut entries: Vec<(String, T)>) -> Vec<(String, T)> {
+fn sorted<T: Default>(mut entries: Vec<(Digest, T)>) -> impl Iterator<Item = (Digest, T)> {
     let mut order: Vec<usize> = (0..entries.len()).collect();
-    order.sort_by(|one, other| entries[*one].0.cmp(&entries[*other].0));
-    order
-        .into_iter()
-        .map(|at| std::mem::take(&mut entries[at]))
-        .collect()
+    order.sort_by_key(|at| entries[*at].0);
+    order.into_iter().map(move |at| std::mem::take(&mut entries[at]))
 }
 
-fn by_digest(locations: Vec<(String, pb::Location)>) -> BTreeMap<String, pb::Locations> {
-    let mut grouped: Vec<(String, pb::Locations)> = Vec::with_capacity(locations.len());
+fn by_digest(locations: Vec<(Digest, pb::Location)>) -> BTreeMap<String, pb::Locations> {
+    let mut grouped: Vec<(Digest, pb::Locations)> = Vec::with_capacity(locations.len());
     for (digest, location) in sorted(locations) {
         match grouped.last_mut() {
             Some((last, known)) if *last == digest => known.locations.push(location),
@@ -272,7 +325,10 @@ fn by_digest(locations: Vec<(String, pb::Location)>) -> BTreeMap<String, pb::Loc
             }
         }
     }
-    grouped.into_iter().collect()
+    let grouped = grouped.into_iter();
+    grouped
+        .map(|(digest, locations)| (digest.text(), locations))
+        .collect()
 }
 
 #[cfg(test)]
@@ -331,15 +387,16 @@ mod tests {
     #[test]
     fn an_operation_can_be_completed_late() {
         let mut builder = Builder::default();
-        let late = builder.add(source("a"));
+        let late = builder.add_open(source("a"));
         let head = builder.add(merge(vec![late]));
-        let before = builder.definition(Some(head), None);
-        if let Some(pb::op::Op::Source(op)) = builder.operation_mut(late).map(|operation| &mut operation.kind)
-        {
-            op.attrs.insert("x".to_owned(), "y".to_owned());
-        }
+        let before = builder.clone().definition(Some(head), None);
+        builder.complete(late, &source("b"));
         let after = builder.definition(Some(head), None);
         assert_ne!(before.def, after.def);
+
+        let mut builder = Builder::default();
+        let known = builder.add(source("b"));
+        let head = builder.add(merge(vec![known]));
         assert_eq!(after.def, builder.definition(Some(head), None).def);
     }
 
@@ -351,8 +408,8 @@ mod tests {
         let definition = outside.definition(Some(head), None);
         let mut builder = Builder::default();
         let imported = builder.import(&definition).unwrap();
+        assert_eq!(builder.import(&pb::Definition::default()), None);
         let again = builder.definition(Some(imported), None);
         assert_eq!((again.def, again.metadata), (definition.def, definition.metadata));
-        assert_eq!(builder.import(&pb::Definition::default()), None);
     }
 }

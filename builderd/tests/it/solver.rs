@@ -101,6 +101,10 @@ async fn finished(job: &Job) -> Vec<Vertex> {
 }
 
 fn shell(builder: &mut Builder, base: Output, script: &str) -> Output {
+    shell_in(builder, base, script, pb::NetMode::Unset)
+}
+
+fn shell_in(builder: &mut Builder, base: Output, script: &str, network: pb::NetMode) -> Output {
     builder.add(Operation {
         kind: pb::op::Op::Exec(pb::ExecOp {
             meta: Some(pb::Meta {
@@ -114,6 +118,7 @@ fn shell(builder: &mut Builder, base: Output, script: &str) -> Output {
                 output: 0,
                 ..Default::default()
             }],
+            network: network.into(),
             ..Default::default()
         }),
         inputs: vec![base],
@@ -371,11 +376,7 @@ async fn what_a_build_may_not_do_it_may_not_have_from_another() {
     let world = World::new();
     let mut builder = Builder::default();
     let root = base(&mut builder);
-    let head = shell(&mut builder, root, "true");
-    match builder.operation_mut(head).map(|step| &mut step.kind) {
-        Some(pb::op::Op::Exec(exec)) => exec.network = pb::NetMode::Host.into(),
-        other => panic!("{other:?} is no step"),
-    }
+    let head = shell_in(&mut builder, root, "true", pb::NetMode::Host);
     let definition = builder.definition(Some(head), None);
     let permitted = world.job_with(Entitlements {
         network_host: true,
