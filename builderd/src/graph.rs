@@ -5,11 +5,13 @@
 //! The digest of a vertex is the SHA-256 of the operation's bytes as they were received; they are never re-encoded.
 
 pub mod builder;
+mod capabilities;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+pub use capabilities::OPERATIONS;
 use prost::Message;
 use proto::pb;
 use sha2::{Digest as _, Sha256};
@@ -72,6 +74,8 @@ pub enum LoadError {
     NoTerminal,
     #[error("invalid definition: operation {digest} has no kind")]
     NoKind { digest: String },
+    #[error("the definition needs {0}, which is not supported")]
+    Capability(String),
     #[error("invalid definition: {digest}: {reason}")]
     Invalid { digest: String, reason: &'static str },
 }
@@ -106,6 +110,9 @@ impl Graph {
         };
         if operations.len() > MAX_VERTICES {
             return Err(LoadError::TooLarge(operations.len()));
+        }
+        if let Some(id) = capabilities::missing(definition) {
+            return Err(LoadError::Capability(id.to_owned()));
         }
         let infos: Vec<Arc<pb::SourceInfo>> = definition
             .source

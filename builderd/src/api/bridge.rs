@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::build::{self, Build};
 use super::{Daemon, caches, capabilities, containers, files, images, processes, status, workers};
+use crate::graph;
 use crate::solver::{BuildRequest, References, Rules};
 
 /// How long a call waits for its build to appear.
@@ -81,7 +82,7 @@ impl LlbBridge for Service {
         self.build(request.metadata()).await?;
         Ok(Response::new(PongResponse {
             frontend_api_caps: capabilities::list(capabilities::GATEWAY),
-            llb_caps: capabilities::list(capabilities::OPERATIONS),
+            llb_caps: capabilities::list(graph::OPERATIONS),
             workers: vec![workers::record(&self.daemon).await],
         }))
     }

@@ -9,7 +9,7 @@ use proto::{control, gateway as wire, pb};
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{Daemon, capabilities, gateway, status, validate};
+use super::{Daemon, gateway, status, validate};
 use crate::exporters::{AttestationSubject, BuildInfo};
 use crate::progress::Progress;
 use crate::solver::{Attested, BuildRequest, Container, Job, Outcome, Reference, References, SolveError};
@@ -113,9 +113,6 @@ impl Build {
         daemon: &Arc<Daemon>,
         request: BuildRequest,
     ) -> Result<Outcome, Status> {
-        for definition in request.definition.iter().chain(request.inputs.values()) {
-            check_capabilities(definition)?;
-        }
         let (frontend, attributes) = (request.frontend.clone(), request.attributes.clone());
         let outcome = match gateway::wanted(&request) {
             Some(wanted) => gateway::run(daemon, self, request, wanted).await?,
@@ -270,20 +267,6 @@ impl Build {
 
     fn lock(&self) -> MutexGuard<'_, Handover> {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Producers of a definition note what its operations rely on; what is not there would be left out silently.
-fn check_capabilities(definition: &pb::Definition) -> Result<(), Status> {
-    let needed = definition.metadata.values().flat_map(|metadata| &metadata.caps);
-    let missing = needed
-        .filter(|(_, needed)| **needed)
-        .find(|(id, _)| !capabilities::OPERATIONS.contains(&id.as_str()));
-    match missing {
-        Some((id, _)) => Err(Status::unknown(format!(
-            "the definition needs {id}, which is not supported"
-        ))),
-        None => Ok(()),
     }
 }
 

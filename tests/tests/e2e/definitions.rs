@@ -68,6 +68,27 @@ fn a_definition_may_come_from_a_step_of_another() {
 }
 
 #[test]
+fn what_a_definition_from_a_step_needs_must_be_there() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let mut inner = Llb::default();
+    let file = inner.file("/a");
+    inner.needs(&file, "file.levitation");
+    let inner = inner.with_result(file).encode_to_vec();
+    let server = WebServer::start(move |_| Reply::of(inner.clone()));
+    let mut llb = Llb::default();
+    let file = llb.download(&server.url("/inner"), "llb");
+    let built = llb.build(file, "llb");
+    let refused = solve(&world, llb.with_result(built)).unwrap_err();
+    assert!(
+        refused.contains("the definition needs file.levitation"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn builds_that_wait_for_each_other_end() {
     if !given(&NEEDS) {
         return;

@@ -1,0 +1,98 @@
+//! What operations may rely on. Producers of a definition note what each one needs; what is not there would be left out
+//! silently.
+
+use proto::pb;
+
+/// Of operations, sources and exporters.
+pub const OPERATIONS: &[&str] = &[
+    "source.image",
+    "source.image.resolvemode",
+    "source.image.checksum",
+    "source.image.layerlimit",
+    "source.imageblob",
+    "source.ocilayout",
+    "source.local",
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.followpaths",
+    "source.local.excludepatterns",
+    "source.local.sharedkeyhint",
+    "source.local.differ",
+    "source.local.metadatatransfer",
+    "source.git",
+    "source.git.keepgitdir",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.subdir",
+    "source.git.checksum",
+    "source.git.skipsubmodules",
+    "source.git.mtime",
+    "source.git.fetchbycommit",
+    "source.git.bundle",
+    "source.git.checkoutbundle",
+    "exec.secretenv",
+    "exec.mount.cache",
+    "exec.mount.cache.sharing",
+    "exec.mount.cache.content",
+    "exec.mount.secret",
+    "exec.mount.ssh",
+    "source.http",
+    "source.http.auth",
+    "source.http.checksum",
+    "source.http.perm",
+    // Its name has been misspelt since it is there.
+    "soruce.http.uidgid",
+    "source.http.header",
+    "source.buildop.llbfilename",
+    "source.policy",
+    "source.policy.session",
+    "exec.meta.base",
+    "exec.meta.cdi",
+    "exec.meta.network",
+    "exec.meta.proxyenv",
+    "exec.meta.removemountstubs.recursive",
+    "exec.meta.security",
+    "exec.meta.setsdefaultpath",
+    "exec.meta.ulimit",
+    "exec.mount.bind",
+    "exec.mount.bind.readwrite-nooutput",
+    "exec.mount.selector",
+    "exec.mount.tmpfs",
+    "exec.mount.tmpfs.size",
+    "exec.validexitcode",
+    "file.base",
+    "file.rm.wildcard",
+    "file.rm.nofollowsymlink",
+    "file.copy.includeexcludepatterns",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.modestring",
+    "file.copy.requiredpaths",
+    "file.symlink.create",
+    "mergeop",
+    "diffop",
+    "passthroughop",
+    "constraints",
+    "platform",
+    "meta.ignorecache",
+    "meta.description",
+    "meta.exportcache",
+    "exporter.image.annotations",
+    "exporter.image.attestations",
+    "exporter.multiple",
+    "exporter.session",
+    "exporter.sourcedateepoch",
+    "gc.freespacefilter",
+    "history.filter",
+];
+
+/// What a definition needs and is not there.
+pub(super) fn missing(definition: &pb::Definition) -> Option<&str> {
+    let needed = definition.metadata.values().flat_map(|metadata| &metadata.caps);
+    needed
+        .filter(|(_, needed)| **needed)
+        .map(|(id, _)| id.as_str())
+        .find(|id| !OPERATIONS.contains(id))
+}
