@@ -5,6 +5,7 @@
 //! its content, every other operation by its bytes. They are computed only for builds that import or export a cache.
 
 mod attributes;
+mod destination;
 mod export;
 mod format;
 mod import;

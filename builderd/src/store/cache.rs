@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::layers::unix_seconds;
 use super::metadata::{ReadError, Table};
+use super::times::unix_seconds;
 use super::{Snapshot, Store};
 
 /// What determines a result: a BLAKE3 hash over named parts. It never leaves this machine.

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::layers::LayerRecord;
+use super::layer_record::LayerRecord;
 use super::measure::disk_size;
 use super::usage::Content;
 use super::{CacheKey, LayerDraft, LayerId, Store};

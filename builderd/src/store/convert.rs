@@ -10,7 +10,7 @@ use std::path::Path;
 use super::compress::{Blocks, Compression, CompressionKind, compress, decompress};
 use super::estargz;
 use super::layer_blob::{Source, blob_failed};
-use super::layers::{Converted, LayerRecord};
+use super::layer_record::{Converted, LayerRecord};
 use super::pack::{PackError, pack};
 use super::pool::cores;
 use super::tar::{Archive, ArchiveError, Kind, Time, end_of_archive, padding, push_header};

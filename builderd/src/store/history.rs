@@ -10,8 +10,8 @@ use registry::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::layers::unix_seconds;
 use super::metadata::{ReadError, Table};
+use super::times::unix_seconds;
 
 /// A build that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::compress::{Blocks, Compression, CompressionKind, compress, decompress};
 use super::estargz::TOC_DIGEST;
-use super::layers::LayerRecord;
+use super::layer_record::LayerRecord;
 use super::pack::{PackError, pack};
 use super::pool::cores;
 use super::{BlobError, Conversion, Descriptor, LayerError, LayerId, RemoteBlob, Store, WorkLost};

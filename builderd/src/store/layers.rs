@@ -3,7 +3,6 @@
 //! A layer folder is made in a `LayerDraft` and gets its name by one rename. The record of a layer of an image can be
 //! there long before its folder: such a layer is *remote* until somebody needs its files.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -12,10 +11,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use registry::digest::Digest;
-use serde::{Deserialize, Serialize};
 
-use super::estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
 use super::folder::{StateFolder, random_name};
+use super::layer_record::{Descriptor, LayerRecord, RemoteBlob};
 use super::metadata::{ReadError, Table};
 use super::usage::Content;
 use super::{LayerId, Store};
@@ -26,104 +24,6 @@ const REPOSITORIES: usize = 16;
 const KNOWN_LAYERS: usize = 1 << 14;
 /// A step with a script in it has a long name.
 const STEP_LENGTH: usize = 512;
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Descriptor {
-    pub media_type: String,
-    pub digest: Digest,
-    pub size: u64,
-    /// Where else the blob can be had, if its image is not to carry it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub urls: Vec<String>,
-    /// What readers of the image are to know of the blob.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-impl Descriptor {
-    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
-        Self {
-            media_type: media_type.to_owned(),
-            digest,
-            size,
-            urls: Vec::new(),
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    /// A layer as the manifest of an image describes it.
-    pub fn of_layer(layer: &registry::Descriptor) -> Self {
-        let kept = [TOC_DIGEST, UNCOMPRESSED_SIZE].into_iter();
-        let kept = kept.filter_map(|key| Some((key.to_owned(), layer.annotation(key)?.to_owned())));
-        Self {
-            urls: layer.urls.clone(),
-            annotations: kept.collect(),
-            ..Self::new(&layer.media_type, layer.digest.clone(), layer.size)
-        }
-    }
-}
-
-/// A blob whose tar is not that of its layer: it was changed on the way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Converted {
-    /// What was changed and how it is compressed, as a name.
-    pub form: String,
-    pub diff_id: Digest,
-    pub descriptor: Descriptor,
-}
-
-/// Where the blob of an image layer can be had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteBlob {
-    pub descriptor: Descriptor,
-    /// Full names (`registry/path`), in the order in which they were seen.
-    pub repositories: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerRecord {
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// Digest of the uncompressed tar, once somebody made or read it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub diff_id: Option<Digest>,
-    /// Blobs made of this layer, by the name of their compression and level.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub blobs: BTreeMap<String, Descriptor>,
-    /// Blobs that were made of this layer for some exports only, the last one made at the end.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub converted: Vec<Converted>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote: Option<RemoteBlob>,
-    /// Bytes of the uncompressed tar.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    #[serde(with = "unix_time")]
-    pub created_at: SystemTime,
-    #[serde(with = "unix_seconds")]
-    pub last_used: SystemTime,
-    /// How many builds have used it.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub uses: u64,
-    /// Bytes that the folder takes on the disk, once somebody has measured it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_size: Option<u64>,
-    #[serde(default, skip_serializing_if = "Content::is_regular")]
-    pub content: Content,
-    /// The layer that this one was made on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<LayerId>,
-    /// The step that made it, as displays name it. Unlike the description it never gets into an image.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub step: String,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde's skip_serializing_if passes a reference to the field"
-)]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
 
 /// What is known about a layer when its folder is finished.
 #[derive(Clone, Debug, Default)]
@@ -523,80 +423,5 @@ impl Store {
                 layer: id.clone(),
                 source,
             })
-    }
-}
-
-impl LayerRecord {
-    pub(super) fn new(now: SystemTime) -> Self {
-        Self {
-            description: String::new(),
-            diff_id: None,
-            blobs: BTreeMap::new(),
-            converted: Vec::new(),
-            remote: None,
-            size: None,
-            created_at: now,
-            last_used: now,
-            uses: 0,
-            disk_size: None,
-            content: Content::Regular,
-            parent: None,
-            step: String::new(),
-        }
-    }
-}
-
-/// Times as seconds and nanoseconds, which histories of images tell. Whole seconds alone are read as well.
-mod unix_time {
-    use std::time::{Duration, SystemTime};
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Stored {
-        Exact(u64, u32),
-        Seconds(u64),
-    }
-
-    pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        (since.as_secs(), since.subsec_nanos()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-        let (seconds, nanoseconds) = match Stored::deserialize(deserializer)? {
-            Stored::Exact(seconds, nanoseconds) => (seconds, nanoseconds.min(999_999_999)),
-            Stored::Seconds(seconds) => (seconds, 0),
-        };
-        SystemTime::UNIX_EPOCH
-            .checked_add(Duration::new(seconds, nanoseconds))
-            .ok_or_else(|| serde::de::Error::custom("time out of range"))
-    }
-}
-
-/// Times as whole seconds: short, and nobody needs more of them.
-pub(super) mod unix_seconds {
-    use std::time::{Duration, SystemTime};
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(in crate::store) fn serialize<S: Serializer>(
-        time: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(
-            time.duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-        )
-    }
-
-    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
-        let seconds = u64::deserialize(deserializer)?;
-        SystemTime::UNIX_EPOCH
-            .checked_add(Duration::from_secs(seconds))
-            .ok_or_else(|| serde::de::Error::custom("time out of range"))
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use registry::digest::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::layers::LayerRecord;
+use super::layer_record::LayerRecord;
 use super::measure::disk_size;
 use super::metadata::{ReadError, Table};
 use super::repositories::RepositoryUse;

@@ -1,34 +1,30 @@
 //! Writes caches: layers, the config with the records, the manifest that names them.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use registry::client::{BlobSource, HostConfig, UploadOptions};
+use registry::client::HostConfig;
 use registry::manifest::RawManifest;
 use registry::media_type::{Compression as Packing, Dialect};
 use registry::{Client, Descriptor, Digest, Index, Manifest, Reference};
 
+use super::destination::Destination;
 use super::format::{CONFIG, CREATED, CacheConfig, CacheLayer, DIFF_ID};
 use super::records::{self, Extent, Placed};
 use super::{CacheError, CacheOptions};
 use crate::exporters::{Response, attributes};
 use crate::graph::Edge;
 use crate::progress::VertexProgress;
-use crate::session::ContentStore;
 use crate::solver::{Job, Outcome, Reference as Target, SolveError};
-use crate::sources::image::repositories;
-use crate::store::{BlobStore, Compression, LayerBlob, LayerBlobError, LayerId, Pool, Snapshot};
+use crate::store::{Compression, LayerBlob, LayerBlobError, LayerId, Snapshot};
 
 /// The response key that names the manifest of a cache.
 const MANIFEST: &str = "cache.manifest";
-const UPLOADS_AT_ONCE: usize = 4;
-const CHUNK: u64 = 1 << 20;
 
 /// How a cache is written.
 #[derive(Debug)]
@@ -37,12 +33,6 @@ struct Style {
     dialect: Dialect,
     image_manifest: bool,
     compression: Compression,
-}
-
-/// Where a cache goes.
-enum Destination {
-    Registry(Client, Reference),
-    Folder(ContentStore),
 }
 
 /// The client that reaches the registry of a cache.
@@ -276,7 +266,7 @@ impl Job {
         let bytes: Bytes = serde_json::to_vec(&config)?.into();
         let manifest = manifest(&style, descriptors, Descriptor::of(CONFIG, &bytes))?;
         destination
-            .write(self, sources, &bytes, &manifest, &style, vertex)
+            .write(self, sources, &bytes, &manifest, style.image_manifest, vertex)
             .await?;
         let descriptor = manifest.descriptor();
         Ok(Some(serde_json::to_string(&descriptor)?))
@@ -400,141 +390,4 @@ fn manifest(style: &Style, layers: Vec<Descriptor>, config: Descriptor) -> Resul
         style.dialect.index(),
         entries,
     ))?)
-}
-
-impl Destination {
-    async fn write(
-        &self,
-        job: &Job,
-        layers: Vec<(Descriptor, LayerBlob)>,
-        config: &Bytes,
-        manifest: &RawManifest,
-        style: &Style,
-        vertex: &VertexProgress,
-    ) -> Result<(), CacheError> {
-        // Boxed: else the compiler cannot see that the copies may move between threads.
-        let writes = layers.iter().map(|(descriptor, blob)| {
-            async move {
-                let text = format!("writing layer {}", descriptor.digest);
-                let status = vertex.status(&text, &text);
-                self.write_layer(job, descriptor, blob).await?;
-                status.complete();
-                Ok::<_, CacheError>(())
-            }
-            .boxed()
-        });
-        futures::stream::iter(writes.collect::<Vec<_>>())
-            .buffer_unordered(UPLOADS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
-        let descriptor = Descriptor::of(CONFIG, config);
-        let text = format!("writing config {}", descriptor.digest);
-        let status = vertex.status(&text, &text);
-        self.write_bytes(&descriptor, config).await?;
-        status.complete();
-        let kind = if style.image_manifest {
-            "image manifest"
-        } else {
-            "manifest"
-        };
-        let text = format!("writing cache {kind} {}", manifest.digest);
-        let status = vertex.status(&text, &text);
-        match self {
-            Self::Registry(client, reference) => client
-                .put_manifest(reference, manifest)
-                .await
-                .map_err(|source| failed(reference, source))?,
-            Self::Folder(_) => self.write_bytes(&manifest.descriptor(), &manifest.bytes).await?,
-        }
-        status.complete();
-        Ok(())
-    }
-
-    async fn write_layer(
-        &self,
-        job: &Job,
-        descriptor: &Descriptor,
-        blob: &LayerBlob,
-    ) -> Result<(), CacheError> {
-        let blobs = job.store().blobs();
-        match self {
-            Self::Registry(client, reference) => {
-                let remote = blob.remote.as_ref();
-                let mount_from: Vec<_> =
-                    remote.map_or_else(Vec::new, |remote| repositories(&remote.repositories).collect());
-                let source = if mount_from.is_empty() || blobs.has(&descriptor.digest) {
-                    BlobSource::File(blobs.path(&descriptor.digest))
-                } else {
-                    let origin = job.images().client().clone();
-                    BlobSource::remote(origin, mount_from.clone(), descriptor.clone())
-                };
-                let options = UploadOptions {
-                    mount_from,
-                    progress: None,
-                };
-                client
-                    .push_blob(reference.repository(), descriptor, &source, &options)
-                    .await
-                    .map_err(|source| failed(reference, source))?;
-                Ok(())
-            }
-            Self::Folder(store) => {
-                let bytes = file(&blobs, &descriptor.digest, job.store().pool().clone())?;
-                store.write(&descriptor.digest, descriptor.size, bytes).await?;
-                Ok(())
-            }
-        }
-    }
-
-    async fn write_bytes(&self, descriptor: &Descriptor, bytes: &Bytes) -> Result<(), CacheError> {
-        match self {
-            Self::Registry(client, reference) => {
-                let source = BlobSource::Bytes(bytes.clone());
-                client
-                    .push_blob(
-                        reference.repository(),
-                        descriptor,
-                        &source,
-                        &UploadOptions::default(),
-                    )
-                    .await
-                    .map_err(|source| failed(reference, source))?;
-            }
-            Self::Folder(store) => {
-                let chunks = futures::stream::iter([Ok(bytes.clone())]);
-                store.write(&descriptor.digest, descriptor.size, chunks).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn failed(reference: &Reference, source: registry::Error) -> CacheError {
-    CacheError::Registry {
-        name: reference.to_string(),
-        source: Box::new(source),
-    }
-}
-
-/// The bytes of a blob that is here.
-fn file(
-    blobs: &BlobStore,
-    digest: &Digest,
-    pool: Pool,
-) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, CacheError> {
-    let file = blobs
-        .open(digest)
-        .map_err(|error| CacheError::Read(std::io::Error::other(error)))?;
-    Ok(
-        futures::stream::try_unfold((file, pool), |(mut file, pool)| async move {
-            let read = pool.run(move || {
-                let mut chunk = Vec::new();
-                let read = file.by_ref().take(CHUNK).read_to_end(&mut chunk);
-                read.map(|_| (file, Bytes::from(chunk)))
-            });
-            let (file, chunk) = read.await.map_err(std::io::Error::other)??;
-            Ok((!chunk.is_empty()).then_some((chunk, (file, pool))))
-        })
-        .boxed(),
-    )
 }
