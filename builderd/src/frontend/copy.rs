@@ -188,7 +188,7 @@ impl Frame {
             Some(root) => self.linked(step, root, actions.operation(base, note), lowering),
             None => lowering.builder.add(actions.operation(base, note)),
         });
-        commit(&mut self.image, history, Layer::Made);
+        commit(&mut self.history, history, Layer::Made);
         Ok(())
     }
 

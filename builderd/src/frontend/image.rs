@@ -39,8 +39,8 @@ pub(super) fn default_path(os: &str) -> Option<String> {
     (os != WINDOWS).then(|| format!("PATH={DEFAULT_PATH}"))
 }
 
-pub(super) fn commit(image: &mut ImageConfig, created_by: String, layer: Layer) {
-    image.history.push(History {
+pub(super) fn commit(history: &mut Vec<History>, created_by: String, layer: Layer) {
+    history.push(History {
         created_by,
         comment: COMMENT.to_owned(),
         empty_layer: layer == Layer::None,

@@ -11,6 +11,7 @@ use dockerfile::ignore::PatternMatcher;
 use dockerfile::lint::Linter;
 use proto::pb;
 use registry::ImageConfig;
+use registry::image::History;
 
 use super::context::{ContextUse, Contexts};
 use super::image::{date, platform_of};
@@ -87,7 +88,7 @@ impl Plan {
             linter,
             context: None,
             named: BTreeMap::new(),
-            frames: vec![None; self.stages.len()],
+            frames: std::iter::repeat_with(|| None).take(self.stages.len()).collect(),
             sources: BTreeSet::new(),
         };
         let needed = self.needed();
@@ -122,6 +123,7 @@ impl Plan {
         if let Some(rules) = linter.violation() {
             return Err(Problem::Violation(rules).into());
         }
+        let history = history(&mut frames, self.target);
         let Frame {
             root,
             image,
@@ -130,6 +132,7 @@ impl Plan {
         } = frames[self.target]
             .take()
             .expect("the target is needed, so it was lowered");
+        let image = ImageConfig { history, ..image };
         Ok(Lowered {
             outline: match self.purpose {
                 Purpose::Outline => self.outline(&asked),
@@ -219,10 +222,10 @@ impl Lowering<'_> {
         let mut frame = match &stage.base {
             Base::Stage(base) => {
                 self.note_use(*base, "/");
-                let base = self.frames[*base]
-                    .clone()
-                    .expect("a base stage comes earlier and is needed with this one");
-                base.child(prefix)
+                self.frames[*base]
+                    .as_ref()
+                    .expect("a base stage comes earlier and is needed with this one")
+                    .child(*base, prefix)
             }
             Base::Scratch | Base::Image { .. } | Base::Named(_) => {
                 let mut prefix = prefix;
@@ -410,6 +413,17 @@ impl Lowered {
             base_config: self.base_config,
         })
     }
+}
+
+/// The whole history of a stage. Stages keep their own part only: a long chain of them would hold it very often.
+fn history(frames: &mut [Option<Frame>], stage: usize) -> Vec<History> {
+    let mut parts = Vec::new();
+    let mut next = Some(stage);
+    while let Some(frame) = next.and_then(|at| frames[at].as_mut()) {
+        parts.push(std::mem::take(&mut frame.history));
+        next = frame.base;
+    }
+    parts.into_iter().rev().flatten().collect()
 }
 
 pub(super) fn wire_platform(platform: &Platform) -> pb::Platform {

@@ -145,7 +145,7 @@ impl Frame {
             platform: Some(wire_platform(&self.platform)),
             note,
         }));
-        commit(&mut self.image, created_by, Layer::Made);
+        commit(&mut self.history, created_by, Layer::Made);
         Ok(())
     }
 

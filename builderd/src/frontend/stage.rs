@@ -9,7 +9,7 @@ use dockerfile::instruction::{Arg, CommandLine, Instruction, Pair};
 use dockerfile::lint::description;
 use proto::pb;
 use registry::ImageConfig;
-use registry::image::Empty;
+use registry::image::{Empty, History};
 
 use super::image::{self, Layer, commit};
 use super::lower::Lowering;
@@ -19,11 +19,14 @@ use super::plan::{Stage, Step};
 use super::{Attributes, Problem, ports};
 use crate::graph::builder::{Note, Operation, Output};
 
-#[derive(Clone)]
 pub(super) struct Frame {
     /// The files; `None` is scratch.
     pub(super) root: Option<Output>,
+    /// Its history stands below.
     pub(super) image: ImageConfig,
+    /// The stage that this one starts from, whose history comes before its own.
+    pub(super) base: Option<usize>,
+    pub(super) history: Vec<History>,
     pub(super) base_config: Option<Bytes>,
     /// What a step sees: variables of the image and ARGs.
     pub(super) environment: Environment,
@@ -51,9 +54,16 @@ struct Said {
 }
 
 impl Frame {
-    pub(super) fn new(prefix: Prefix, platform: Platform, image: ImageConfig, root: Option<Output>) -> Self {
+    pub(super) fn new(
+        prefix: Prefix,
+        platform: Platform,
+        mut image: ImageConfig,
+        root: Option<Output>,
+    ) -> Self {
         Self {
             root,
+            base: None,
+            history: std::mem::take(&mut image.history),
             image,
             base_config: None,
             environment: Environment::new(),
@@ -68,14 +78,19 @@ impl Frame {
         }
     }
 
-    /// A stage that starts from this one.
-    pub(super) fn child(mut self, prefix: Prefix) -> Self {
-        self.prefix = prefix;
-        self.said = Said::default();
-        self.asked = Asked::default();
-        self.ignore_cache = false;
-        self.image.config.on_build.clear();
-        self
+    /// A stage that starts from this one, the one at `at`.
+    pub(super) fn child(&self, at: usize, prefix: Prefix) -> Self {
+        let mut image = self.image.clone();
+        image.config.on_build.clear();
+        Self {
+            base: Some(at),
+            base_config: self.base_config.clone(),
+            environment: self.environment.clone(),
+            directory: self.directory.clone(),
+            args: self.args.clone(),
+            workdir_set: self.workdir_set,
+            ..Self::new(prefix, self.platform.clone(), image, self.root)
+        }
     }
 
     /// Takes over what the image config says.
@@ -103,7 +118,7 @@ impl Frame {
             Instruction::Cmd(line) => {
                 let words = image::command(&self.image, line);
                 commit(
-                    &mut self.image,
+                    &mut self.history,
                     format!("CMD {}", image::quoted_list(&words)),
                     Layer::None,
                 );
@@ -115,7 +130,7 @@ impl Frame {
             Instruction::Entrypoint(line) => {
                 let words = image::command(&self.image, line);
                 commit(
-                    &mut self.image,
+                    &mut self.history,
                     format!("ENTRYPOINT {}", image::quoted_list(&words)),
                     Layer::None,
                 );
@@ -131,13 +146,13 @@ impl Frame {
                     self.environment.set(name, value);
                     image::set_env(&mut self.image.config.env, name, value);
                 }
-                commit(&mut self.image, history("ENV", &pairs), Layer::None);
+                commit(&mut self.history, history("ENV", &pairs), Layer::None);
             }
             Instruction::Expose(specifications) => self.expose(specifications, &expander)?,
             Instruction::Healthcheck(check) => {
                 let check = image::healthcheck(check);
                 commit(
-                    &mut self.image,
+                    &mut self.history,
                     format!("HEALTHCHECK {}", image::healthcheck_text(&check)),
                     Layer::None,
                 );
@@ -146,18 +161,18 @@ impl Frame {
             }
             Instruction::Label(pairs) => {
                 let pairs = self.expand_pairs(pairs, &expander)?;
-                commit(&mut self.image, history("LABEL", &pairs), Layer::None);
+                commit(&mut self.history, history("LABEL", &pairs), Layer::None);
                 self.image.config.labels.extend(pairs);
             }
             Instruction::Maintainer(name) => {
                 self.image.author.clone_from(name);
-                commit(&mut self.image, format!("MAINTAINER {name}"), Layer::None);
+                commit(&mut self.history, format!("MAINTAINER {name}"), Layer::None);
             }
             Instruction::Onbuild(trigger) => self.image.config.on_build.push(trigger.clone()),
             Instruction::Run(run) => self.run(step, run, lowering)?,
             Instruction::Shell(words) => {
                 commit(
-                    &mut self.image,
+                    &mut self.history,
                     format!("SHELL {}", image::list(words)),
                     Layer::None,
                 );
@@ -168,12 +183,12 @@ impl Frame {
                 if !image::is_signal(&signal) {
                     return Err(Problem::Signal(signal));
                 }
-                commit(&mut self.image, format!("STOPSIGNAL {signal}"), Layer::None);
+                commit(&mut self.history, format!("STOPSIGNAL {signal}"), Layer::None);
                 self.image.config.stop_signal = signal;
             }
             Instruction::User(user) => {
                 let user = self.expand(user, &expander)?;
-                commit(&mut self.image, format!("USER {user}"), Layer::None);
+                commit(&mut self.history, format!("USER {user}"), Layer::None);
                 self.image.config.user = user;
             }
             Instruction::Volume(paths) => self.volumes(paths, &expander)?,
@@ -239,7 +254,7 @@ impl Frame {
             }
             self.args.push((name.clone(), value));
         }
-        commit(&mut self.image, format!("ARG {}", shown.join(" ")), Layer::None);
+        commit(&mut self.history, format!("ARG {}", shown.join(" ")), Layer::None);
         Ok(())
     }
 
@@ -254,7 +269,7 @@ impl Frame {
             }
         }
         commit(
-            &mut self.image,
+            &mut self.history,
             format!("EXPOSE {}", image::list(&exposed)),
             Layer::None,
         );
@@ -274,7 +289,7 @@ impl Frame {
             return Err(Problem::Copy("VOLUME specified can not be an empty string"));
         }
         commit(
-            &mut self.image,
+            &mut self.history,
             format!("VOLUME {}", image::list(&paths)),
             Layer::None,
         );
@@ -292,7 +307,7 @@ impl Frame {
         self.image.config.working_dir.clone_from(&directory);
         self.directory.clone_from(&directory);
         if directory == "/" {
-            commit(&mut self.image, format!("WORKDIR {directory}"), Layer::None);
+            commit(&mut self.history, format!("WORKDIR {directory}"), Layer::None);
             return Ok(());
         }
         let input = if self.root.is_some() { 0 } else { -1 };
@@ -327,7 +342,7 @@ impl Frame {
                 ..note
             },
         }));
-        commit(&mut self.image, format!("WORKDIR {directory}"), Layer::Made);
+        commit(&mut self.history, format!("WORKDIR {directory}"), Layer::Made);
         Ok(())
     }
 
