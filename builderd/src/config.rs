@@ -22,6 +22,9 @@ use crate::executor::cdi::Devices;
 use crate::listen::{Address, AddressError};
 use crate::progress;
 
+/// BuildKit's variable for how many bytes of a step's output are kept.
+const STEP_LOG: &str = "BUILDKIT_STEP_LOG_MAX_SIZE";
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub addresses: Vec<Address>,
@@ -226,6 +229,11 @@ impl Settings {
                 .ok_or_else(|| ConfigError::Label(label.clone()))?;
             labels.insert(key.to_owned(), value.to_owned());
         }
+        let variable = std::env::var(STEP_LOG).unwrap_or_default();
+        let step_log = step_log(flags.step_log_max_size, &variable).unwrap_or_else(|| {
+            without_effect.push(format!("{STEP_LOG}={variable}"));
+            progress::STEP_LOG
+        });
         Ok(Self {
             addresses,
             tls: tls(flags, &file)?,
@@ -245,11 +253,7 @@ impl Settings {
             devices: file.cdi.unwrap_or_default().devices(),
             resolver: file.dns.unwrap_or_default(),
             steps_at_once: file.worker.oci.max_parallelism.and_then(NonZeroUsize::new),
-            step_log: match flags.step_log_max_size {
-                None => progress::STEP_LOG,
-                // Negative ones are no limit.
-                Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-            },
+            step_log,
             collection: Collection::resolve(flags, &file.worker.oci)?,
             history: file.history.unwrap_or_default().limits(),
             provenance_folder: file
@@ -260,6 +264,18 @@ impl Settings {
             without_effect,
         })
     }
+}
+
+/// How many bytes of a step's output are kept. `None` if the variable is no number: whoever set it for the client of
+/// a daemon, or for its runner, shall not keep these from starting.
+fn step_log(flag: Option<i64>, variable: &str) -> Option<usize> {
+    let bytes = match (flag, variable) {
+        (Some(bytes), _) => bytes,
+        (None, "") => return Some(progress::STEP_LOG),
+        (None, variable) => variable.parse().ok()?,
+    };
+    // Negative ones are no limit.
+    Some(usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 fn tls(flags: &Serve, file: &file::File) -> Result<Option<TlsFiles>, ConfigError> {

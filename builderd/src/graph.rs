@@ -5,13 +5,12 @@
 //! The digest of a vertex is the SHA-256 of the operation's bytes as they were received; they are never re-encoded.
 
 pub mod builder;
-mod capabilities;
+pub mod capabilities;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub use capabilities::OPERATIONS;
 use prost::Message;
 use proto::pb;
 use sha2::{Digest as _, Sha256};

@@ -20,7 +20,3 @@ pub mod solver;
 pub mod sources;
 pub mod store;
 pub mod version;
-
-/// The C library's, in threads, asks the kernel for memory page by page; a build makes many small things.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -67,6 +67,7 @@ impl Log {
 
 fn short(bytes: usize) -> String {
     match bytes {
+        0 => "0B".to_owned(),
         _ if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
         _ if bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
         _ => format!("{bytes}B"),
@@ -469,6 +470,9 @@ mod tests {
             let all: Vec<u8> = message.logs.iter().flat_map(|log| log.msg.to_vec()).collect();
             assert_eq!(String::from_utf8_lossy(&all), shown);
         }
-        assert_eq!([short(STEP_LOG), short(200 << 10)], ["2MiB", "200KiB"]);
+        assert_eq!(
+            [short(STEP_LOG), short(200 << 10), short(0)],
+            ["2MiB", "200KiB", "0B"]
+        );
     }
 }

@@ -84,8 +84,9 @@ impl Api {
                 let result = client(bridge.clone()).await;
                 bridge.r#return(result).await
             });
+            let response = solved?.into_inner();
             returned?;
-            Ok(solved?.into_inner())
+            Ok(response)
         })
     }
 

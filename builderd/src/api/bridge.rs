@@ -82,7 +82,7 @@ impl LlbBridge for Service {
         self.build(request.metadata()).await?;
         Ok(Response::new(PongResponse {
             frontend_api_caps: capabilities::list(capabilities::GATEWAY),
-            llb_caps: capabilities::list(graph::OPERATIONS),
+            llb_caps: capabilities::list(graph::capabilities::OPERATIONS),
             workers: vec![workers::record(&self.daemon).await],
         }))
     }

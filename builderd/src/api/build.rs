@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::{Daemon, gateway, status, validate};
 use crate::exporters::{AttestationSubject, BuildInfo};
+use crate::graph;
 use crate::progress::Progress;
 use crate::solver::{Attested, BuildRequest, Container, Job, Outcome, Reference, References, SolveError};
 
@@ -113,6 +114,11 @@ impl Build {
         daemon: &Arc<Daemon>,
         request: BuildRequest,
     ) -> Result<Outcome, Status> {
+        // A frontend takes of these what it needs; the client has asked for all of it.
+        if let Some(id) = request.inputs.values().find_map(graph::capabilities::missing) {
+            let error = graph::LoadError::Capability(id.to_owned());
+            return Err(self.status_of(&error.into()));
+        }
         let (frontend, attributes) = (request.frontend.clone(), request.attributes.clone());
         let outcome = match gateway::wanted(&request) {
             Some(wanted) => gateway::run(daemon, self, request, wanted).await?,

@@ -1,5 +1,5 @@
-//! What the daemon says it can do; [`crate::graph::OPERATIONS`] is the rest. A capability is a promise: clients send what depends on it without asking again,
-//! and do without what is not listed.
+//! What the daemon says it can do. A capability is a promise: clients send what depends on it without asking again,
+//! and do without what is not listed. Those of operations stand with the graph, which refuses what needs others.
 
 use proto::caps::ApiCap;
 

@@ -1,12 +1,11 @@
-//! What only the allocators can do.
+//! What only the C library can do.
 
-#![expect(unsafe_code, reason = "the allocators have no other interface")]
+#![expect(unsafe_code, reason = "the allocator has no other interface")]
 
-/// What builds held and freed the allocators keep for the next ones: after large ones more than all the rest.
+/// What builds held and freed the allocator keeps for the next ones: after large ones more than all the rest.
 pub(super) fn give_memory_back() {
-    // SAFETY: may be called at any time, from any thread. The second is of the libraries that are written in C.
+    // SAFETY: may be called at any time, from any thread.
     unsafe {
-        libmimalloc_sys::mi_collect(true);
         libc::malloc_trim(0);
     }
 }

@@ -99,12 +99,7 @@ pub struct Serve {
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow_insecure_entitlement: Vec<String>,
     /// How many bytes of each step's output are kept and shown, -1 for all [default: 2097152]
-    #[arg(
-        long,
-        env = "BUILDKIT_STEP_LOG_MAX_SIZE",
-        value_name = "BYTES",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     pub step_log_max_size: Option<i64>,
     /// Certificate for tcp:// addresses
     #[arg(long, value_name = "FILE")]

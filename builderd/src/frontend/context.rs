@@ -103,7 +103,7 @@ impl<'a> Contexts<'a> {
             Some(Address::Http(url)) => {
                 let file = remote::file(&url, DOWNLOAD, None, internal("load remote build context"));
                 let file = builder.add(file);
-                let definition = builder.clone().definition(Some(file), None);
+                let definition = builder.definition(Some(file), None);
                 let head = host
                     .read_start(definition, DOWNLOAD.to_owned(), remote::ARCHIVE_HEAD)
                     .await

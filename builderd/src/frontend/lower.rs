@@ -404,7 +404,7 @@ impl Lowered {
             self.builder.complete(output, context);
         }
         let scanned = self.scanned.into_iter();
-        let scanned = scanned.map(|(name, output)| (name, self.builder.clone().definition(output, None)));
+        let scanned = scanned.map(|(name, output)| (name, self.builder.definition(output, None)));
         Ok(Target {
             scanned: scanned.collect(),
             platform: self.platform,

@@ -1,4 +1,4 @@
-//! Making graphs: operations by value, encoded into a definition when all of them are known.
+//! Making graphs: operations by value, made into a definition when all of them are known.
 //!
 //! Encoding is deterministic (prost writes fields in number order, maps are sorted), so equal operations of different
 //! builds and platforms have equal bytes, and with them equal digests. Operations are encoded as they come, all but
@@ -51,7 +51,7 @@ pub struct Operation {
     pub note: Note,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Node {
     /// Where its bytes are in the builder's, which lack its inputs.
     Encoded {
@@ -68,7 +68,7 @@ enum Node {
     },
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Builder {
     nodes: Vec<Node>,
     encoded: Vec<u8>,
@@ -104,7 +104,8 @@ impl Builder {
         Output { index, ..output }
     }
 
-    /// Completes the open operation behind `output`.
+    /// Completes the operation behind `output` if it is open; any other, such as a part of a definition from outside,
+    /// stays as it is.
     pub fn complete(&mut self, output: Output, operation: &Operation) {
         if let Some(Node::Open(open)) = self.nodes.get_mut(output.operation) {
             open.as_mut().clone_from(operation);
@@ -141,11 +142,7 @@ impl Builder {
     }
 
     /// The definition whose output is `head`, holding what it needs and nothing else. Without a head: scratch.
-    pub fn definition(
-        mut self,
-        head: Option<Output>,
-        source: Option<&Arc<pb::SourceInfo>>,
-    ) -> pb::Definition {
+    pub fn definition(&self, head: Option<Output>, source: Option<&Arc<pb::SourceInfo>>) -> pb::Definition {
         let Some(head) = head else {
             return pb::Definition::default();
         };
@@ -158,22 +155,25 @@ impl Builder {
         let mut written: HashSet<Digest> = HashSet::with_capacity(count);
         let mut digests: Vec<Digest> = Vec::with_capacity(self.nodes.len());
         let mut buffer = BytesMut::new();
-        for (node, needed) in std::mem::take(&mut self.nodes).into_iter().zip(needed) {
+        for (node, needed) in self.nodes.iter().zip(needed) {
             if !needed {
                 digests.push(Digest::default());
                 continue;
             }
-            let (bytes, note) = match node {
-                Node::Foreign { bytes, metadata, .. } => (bytes, Err(metadata)),
+            let (bytes, metadata, lines) = match node {
+                Node::Foreign { bytes, metadata, .. } => {
+                    (bytes.clone(), pb::OpMetadata::clone(metadata), None)
+                }
                 Node::Encoded { bytes, inputs, note } => {
-                    let rest = &self.encoded[bytes];
-                    (with_inputs(&inputs, rest, &digests, &mut buffer), Ok(note))
+                    let rest = &self.encoded[bytes.clone()];
+                    let bytes = with_inputs(inputs, rest, &digests, &mut buffer);
+                    (bytes, metadata(note), note.lines)
                 }
                 Node::Open(operation) => {
                     let mut rest = Vec::new();
-                    encode(&operation, &mut rest);
+                    encode(operation, &mut rest);
                     let bytes = with_inputs(&operation.inputs, &rest, &digests, &mut buffer);
-                    (bytes, Ok(operation.note))
+                    (bytes, metadata(&operation.note), operation.note.lines)
                 }
             };
             let digest = Digest::of(&bytes);
@@ -181,13 +181,7 @@ impl Builder {
             if written.insert(digest) {
                 definition.def.push(bytes);
             }
-            let metadata = match note {
-                Ok(note) => {
-                    locations.extend(note.lines.map(|lines| (digest, location(lines))));
-                    metadata(note)
-                }
-                Err(metadata) => *metadata,
-            };
+            locations.extend(lines.map(|lines| (digest, location(lines))));
             all_metadata.push((digest, metadata));
             digests.push(digest);
         }
@@ -271,17 +265,17 @@ impl Digest {
     }
 }
 
-fn metadata(note: Note) -> pb::OpMetadata {
+fn metadata(note: &Note) -> pb::OpMetadata {
     let mut description = BTreeMap::new();
     if !note.name.is_empty() {
-        description.insert("llb.customname".to_owned(), note.name);
+        description.insert("llb.customname".to_owned(), note.name.clone());
     }
-    if let Some(command) = note.command {
-        description.insert("com.docker.dockerfile.v1.command".to_owned(), command);
+    if let Some(command) = &note.command {
+        description.insert("com.docker.dockerfile.v1.command".to_owned(), command.clone());
     }
     pb::OpMetadata {
         ignore_cache: note.ignore_cache,
-        progress_group: note.group,
+        progress_group: note.group.clone(),
         description,
         ..pb::OpMetadata::default()
     }
@@ -389,7 +383,7 @@ mod tests {
         let mut builder = Builder::default();
         let late = builder.add_open(source("a"));
         let head = builder.add(merge(vec![late]));
-        let before = builder.clone().definition(Some(head), None);
+        let before = builder.definition(Some(head), None);
         builder.complete(late, &source("b"));
         let after = builder.definition(Some(head), None);
         assert_ne!(before.def, after.def);

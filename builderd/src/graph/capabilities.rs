@@ -1,4 +1,4 @@
-//! What operations may rely on. Producers of a definition note what each one needs; what is not there would be left out
+//! What operations may rely on, and what else clients look for in the same list. Producers of a definition note what each one needs; what is not there would be left out
 //! silently.
 
 use proto::pb;
@@ -89,7 +89,7 @@ pub const OPERATIONS: &[&str] = &[
 ];
 
 /// What a definition needs and is not there.
-pub(super) fn missing(definition: &pb::Definition) -> Option<&str> {
+pub fn missing(definition: &pb::Definition) -> Option<&str> {
     let needed = definition.metadata.values().flat_map(|metadata| &metadata.caps);
     needed
         .filter(|(_, needed)| **needed)

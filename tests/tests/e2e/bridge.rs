@@ -57,7 +57,8 @@ impl Processes {
     }
 
     async fn hear(&mut self) -> (String, Said) {
-        let message = self.from.message().await.unwrap().unwrap();
+        let message = tokio::time::timeout(PATIENCE, self.from.message()).await.unwrap();
+        let message = message.unwrap().unwrap();
         (message.process_id, message.input.unwrap())
     }
 
@@ -248,6 +249,8 @@ fn what_runs_when_a_build_ends_is_ended() {
         let wanted = format!("sleep\0{marker}\0").into_bytes();
         lines.into_iter().any(|line| line == wanted)
     };
+    // The conversation goes on: it is the end of the build that ends the process.
+    let mut kept = None;
     let refused = api.drive("left", async |mut bridge| {
         container(&mut bridge, &world).await;
         let mut processes = Processes::open(&mut bridge).await;
@@ -255,6 +258,7 @@ fn what_runs_when_a_build_ends_is_ended() {
             .start("sleeper", &format!("exec sleep {marker}"), false)
             .await;
         wait_until("the process", PATIENCE, runs);
+        kept = Some(processes);
         ReturnRequest {
             error: Some(proto::rpc::Status {
                 code: Code::Aborted.into(),
@@ -267,4 +271,5 @@ fn what_runs_when_a_build_ends_is_ended() {
     let refused = refused.unwrap_err();
     assert!(refused.message().contains("had enough"), "{refused:?}");
     wait_until("the end of the process", PATIENCE, || !runs());
+    drop(kept);
 }

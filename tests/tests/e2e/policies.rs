@@ -99,7 +99,8 @@ fn what_a_policy_denies_is_not_asked_for() {
             ..AttrConstraint::default()
         }];
     }
-    downloads.build("/abc", vec![named.clone()]).unwrap_err();
+    let refused = downloads.build("/abc", vec![named.clone()]).unwrap_err();
+    assert!(refused.contains("denied by policy"), "{refused}");
     if let Some(selector) = &mut named.selector {
         selector.constraints[0].value = "another".to_owned();
     }
@@ -128,6 +129,7 @@ fn a_policy_puts_other_sources_in_the_place_of_some() {
     let refused = downloads.build("/old", denied).unwrap_err();
     assert!(refused.contains("denied by policy"), "{refused}");
     let back = downloads.convert("/new", "/old", None);
-    downloads.build("/old", vec![other, back]).unwrap_err();
+    let refused = downloads.build("/old", vec![other, back]).unwrap_err();
+    assert!(refused.contains("converted again and again"), "{refused}");
     assert_eq!(downloads.build("/after", Vec::new()).unwrap(), ["/after"]);
 }

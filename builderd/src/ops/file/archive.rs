@@ -96,7 +96,6 @@ const COMPRESSIONS: [(&[u8], Open); 4] = [
         Ok(Box::new(XzReader::new_mem_limit(file, true, XZ_MEMORY)))
     }),
 ];
-const LONGEST_MAGIC: u64 = 6;
 
 fn compression(head: &[u8]) -> Option<Open> {
     COMPRESSIONS
@@ -112,7 +111,10 @@ pub fn is_compressed(head: &[u8]) -> bool {
 /// How to read the archive that a file is, if it is one, from its beginning.
 fn opener(file: &mut File) -> io::Result<Open> {
     let mut head = Vec::new();
-    file.by_ref().take(LONGEST_MAGIC).read_to_end(&mut head)?;
+    let longest = COMPRESSIONS.iter().map(|(magic, _)| magic.len() as u64).max();
+    file.by_ref()
+        .take(longest.unwrap_or_default())
+        .read_to_end(&mut head)?;
     file.rewind()?;
     Ok(compression(&head).unwrap_or(|file| Ok(Box::new(BufReader::new(file)))))
 }
