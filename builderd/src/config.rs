@@ -20,7 +20,7 @@ pub use file::RegistrySettings;
 use crate::executor;
 use crate::executor::cdi::Devices;
 use crate::listen::{Address, AddressError};
-use crate::progress;
+use crate::progress::LogLimit;
 
 /// BuildKit's variable for how many bytes of a step's output are kept.
 const STEP_LOG: &str = "BUILDKIT_STEP_LOG_MAX_SIZE";
@@ -43,8 +43,7 @@ pub struct Settings {
     pub resolver: executor::Resolver,
     /// Steps that may run at the same time; the daemon's own choice if unset.
     pub steps_at_once: Option<NonZeroUsize>,
-    /// Bytes kept of each step's output.
-    pub step_log: usize,
+    pub log_limit: LogLimit,
     /// What is removed when it takes too much space.
     pub collection: Collection,
     pub history: HistoryLimits,
@@ -230,9 +229,9 @@ impl Settings {
             labels.insert(key.to_owned(), value.to_owned());
         }
         let variable = std::env::var(STEP_LOG).unwrap_or_default();
-        let step_log = step_log(flags.step_log_max_size, &variable).unwrap_or_else(|| {
+        let log_limit = log_limit(flags.step_log_max_size, &variable).unwrap_or_else(|| {
             without_effect.push(format!("{STEP_LOG}={variable}"));
-            progress::STEP_LOG
+            LogLimit::default()
         });
         Ok(Self {
             addresses,
@@ -253,7 +252,7 @@ impl Settings {
             devices: file.cdi.unwrap_or_default().devices(),
             resolver: file.dns.unwrap_or_default(),
             steps_at_once: file.worker.oci.max_parallelism.and_then(NonZeroUsize::new),
-            step_log,
+            log_limit,
             collection: Collection::resolve(flags, &file.worker.oci)?,
             history: file.history.unwrap_or_default().limits(),
             provenance_folder: file
@@ -266,16 +265,15 @@ impl Settings {
     }
 }
 
-/// How many bytes of a step's output are kept. `None` if the variable is no number: whoever set it for the client of
-/// a daemon, or for its runner, shall not keep these from starting.
-fn step_log(flag: Option<i64>, variable: &str) -> Option<usize> {
+/// `None` if the variable is no number. What somebody set for another program does not keep this one from starting.
+fn log_limit(flag: Option<i64>, variable: &str) -> Option<LogLimit> {
     let bytes = match (flag, variable) {
         (Some(bytes), _) => bytes,
-        (None, "") => return Some(progress::STEP_LOG),
+        (None, "") => return Some(LogLimit::default()),
         (None, variable) => variable.parse().ok()?,
     };
     // Negative ones are no limit.
-    Some(usize::try_from(bytes).unwrap_or(usize::MAX))
+    Some(LogLimit(usize::try_from(bytes).unwrap_or(usize::MAX)))
 }
 
 fn tls(flags: &Serve, file: &file::File) -> Result<Option<TlsFiles>, ConfigError> {

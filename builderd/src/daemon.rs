@@ -15,11 +15,11 @@ use tonic::service::Routes;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::api::{self, Builds, Daemon, History, Upkeep};
-use crate::config::{ConfigError, RegistrySettings, Settings, TlsFiles};
+use crate::config::{self, ConfigError, RegistrySettings, Settings, TlsFiles};
 use crate::executor::{self, Executor};
 use crate::listen::{self, ListenError, Listener};
 use crate::session::Sessions;
-use crate::solver::Solver;
+use crate::solver::{self, Solver};
 use crate::store::{OpenError, Store};
 use crate::version;
 
@@ -81,6 +81,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
     let disk = store.disk_space().unwrap_or_default();
     let collection = settings.collection.policies(disk.total)?;
     let history = History::new(store.clone(), settings.history);
+    let environment = config::provenance::environment(&settings.provenance_folder)?;
     let daemon = Arc::new(Daemon {
         history: Arc::clone(&history),
         upkeep: Upkeep::default(),
@@ -92,6 +93,11 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
             executor.clone(),
             emulators,
             registries(&settings.registries),
+            solver::Options {
+                environment,
+                log_limit: settings.log_limit,
+                steps_at_once: settings.steps_at_once,
+            },
         ),
         entitlements: settings.entitlements,
         platforms: settings.platforms,
@@ -100,15 +106,6 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         worker_id,
     });
 
-    if let Some(most) = settings.steps_at_once {
-        daemon.solver.limit_steps(most);
-    }
-    daemon.solver.limit_logs(settings.step_log);
-    daemon
-        .solver
-        .set_environment(crate::config::provenance::environment(
-            &settings.provenance_folder,
-        )?);
     let tls = settings.tls.as_ref().map(tls_config).transpose()?;
     let routes = api::routes(Arc::clone(&daemon)).await;
     let stop = CancellationToken::new();

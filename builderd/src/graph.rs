@@ -110,9 +110,7 @@ impl Graph {
         if operations.len() > MAX_VERTICES {
             return Err(LoadError::TooLarge(operations.len()));
         }
-        if let Some(id) = capabilities::missing(definition) {
-            return Err(LoadError::Capability(id.to_owned()));
-        }
+        capabilities::check(definition)?;
         let infos: Vec<Arc<pb::SourceInfo>> = definition
             .source
             .iter()

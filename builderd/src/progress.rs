@@ -12,8 +12,17 @@ use proto::control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarn
 use proto::pb;
 use tokio::sync::watch;
 
-/// Log bytes kept of one step unless told otherwise; more is replaced by one line saying so (BuildKit's limit).
-pub const STEP_LOG: usize = 2 * 1024 * 1024;
+/// How many bytes of one step's output are kept; one line stands for the rest. 2 MiB unless told otherwise, as in
+/// BuildKit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimit(pub usize);
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self(2 << 20)
+    }
+}
+
 /// Output that comes in smaller pieces is put together up to this size.
 const JOINED: usize = 1024;
 /// A message to a reader ends when it holds this much, so that it stays far below gRPC's message limits.
@@ -28,7 +37,7 @@ pub struct Progress(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// Log bytes kept of one step.
-    step_log: usize,
+    log_limit: LogLimit,
     log: Mutex<Log>,
     /// Number of events so far, and `true` once no more will come.
     changed: watch::Sender<(usize, bool)>,
@@ -100,15 +109,14 @@ pub enum LogStream {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self::with_limit(STEP_LOG)
+        Self::with_limit(LogLimit::default())
     }
 }
 
 impl Progress {
-    /// Keeps this many log bytes of each step.
-    pub fn with_limit(step_log: usize) -> Self {
+    pub fn with_limit(log_limit: LogLimit) -> Self {
         Self(Arc::new(Inner {
-            step_log,
+            log_limit,
             log: Mutex::default(),
             changed: watch::channel((0, false)).0,
         }))
@@ -240,7 +248,7 @@ impl VertexProgress {
     }
 
     pub fn log(&self, stream: LogStream, data: Bytes) {
-        let limit = self.progress.0.step_log;
+        let LogLimit(limit) = self.progress.0.log_limit;
         let mut log = self.progress.log();
         let size = log.log_sizes.entry(self.digest.clone()).or_default();
         if *size > limit {
@@ -451,7 +459,7 @@ mod tests {
         while let Some(message) = reader.next().await {
             total += message.logs.iter().map(|log| log.msg.len()).sum::<usize>();
         }
-        assert!(total <= STEP_LOG + 100, "{total}");
+        assert!(total <= LogLimit::default().0 + 100, "{total}");
     }
 
     #[tokio::test]
@@ -460,7 +468,7 @@ mod tests {
             (3, "abc\n[output clipped, log limit 3B reached]\n"),
             (8, "abcdefgh"),
         ] {
-            let progress = Progress::with_limit(limit);
+            let progress = Progress::with_limit(LogLimit(limit));
             let vertex = progress.vertex("sha256:1", "one", vec![], None);
             for part in ["ab", "cdef", "gh"] {
                 vertex.log(LogStream::Stdout, Bytes::from_static(part.as_bytes()));
@@ -471,7 +479,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&all), shown);
         }
         assert_eq!(
-            [short(STEP_LOG), short(200 << 10), short(0)],
+            [short(LogLimit::default().0), short(200 << 10), short(0)],
             ["2MiB", "200KiB", "0B"]
         );
     }

@@ -30,7 +30,7 @@ mod source_meta;
 mod source_time;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use binfmt::Emulators;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -49,7 +49,7 @@ pub use rules::{RuleError, Rules};
 pub(crate) use source_meta::{SourceMetaError, wanted_image};
 
 use crate::executor::Executor;
-use crate::progress::{self, Progress};
+use crate::progress::{LogLimit, Progress};
 use crate::session::Group;
 use crate::sources::http::Downloader;
 use crate::sources::image::Images;
@@ -69,18 +69,33 @@ struct Inner {
     platforms: platforms::Platforms,
     flights: Flights,
     producers: provenance::Producers,
-    environment: OnceLock<Environment>,
-    /// Bytes kept of each step's output.
-    step_log: OnceLock<usize>,
+    environment: Environment,
+    log_limit: LogLimit,
     /// Turns for steps that run at the same time, over all builds.
     turns: Semaphore,
 }
 
+/// What an administrator may choose for all builds.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// What the provenance of every build tells besides.
+    pub environment: Environment,
+    pub log_limit: LogLimit,
+    /// How many steps may run at the same time; the solver's own choice if unset.
+    pub steps_at_once: Option<NonZeroUsize>,
+}
+
 impl Solver {
-    pub fn new(store: Store, executor: Executor, emulators: Emulators, registries: registry::Config) -> Self {
-        // Steps often wait for a disk or a network, so more of them run than there are cores.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Semaphore::new((2 * cores).max(4));
+    pub fn new(
+        store: Store,
+        executor: Executor,
+        emulators: Emulators,
+        registries: registry::Config,
+        options: Options,
+    ) -> Self {
+        let steps = options
+            .steps_at_once
+            .map_or_else(steps_at_once, NonZeroUsize::get);
         let platforms = platforms::Platforms::new(emulators);
         Self(Arc::new(Inner {
             store,
@@ -90,9 +105,9 @@ impl Solver {
             platforms,
             flights: Flights::default(),
             producers: provenance::Producers::default(),
-            environment: OnceLock::new(),
-            step_log: OnceLock::new(),
-            turns,
+            environment: options.environment,
+            log_limit: options.log_limit,
+            turns: Semaphore::new(steps.min(Semaphore::MAX_PERMITS)),
         }))
     }
 
@@ -115,13 +130,8 @@ impl Solver {
         &self.0.platforms
     }
 
-    /// Sets what the provenance of every build tells besides. Once, before the first build.
-    pub fn set_environment(&self, environment: Environment) {
-        self.0.environment.set(environment).ok();
-    }
-
     fn environment(&self) -> &Environment {
-        self.0.environment.get_or_init(Environment::default)
+        &self.0.environment
     }
 
     fn producers(&self) -> &provenance::Producers {
@@ -136,23 +146,8 @@ impl Solver {
         &self.0.flights
     }
 
-    /// How many bytes of each step's output are kept. Once, before the first build.
-    pub fn limit_logs(&self, bytes: usize) {
-        self.0.step_log.set(bytes).ok();
-    }
-
     fn new_progress(&self) -> Progress {
-        Progress::with_limit(self.0.step_log.get().copied().unwrap_or(progress::STEP_LOG))
-    }
-
-    /// How many steps may run at the same time, before the first one runs.
-    pub fn limit_steps(&self, most: NonZeroUsize) {
-        let turns = &self.0.turns;
-        let now = turns.available_permits();
-        match most.get().checked_sub(now) {
-            Some(more) => turns.add_permits(more.min(Semaphore::MAX_PERMITS - now)),
-            None => drop(turns.forget_permits(now - most.get())),
-        }
+        Progress::with_limit(self.0.log_limit)
     }
 
     async fn step_turn(&self) -> SemaphorePermit<'_> {
@@ -162,4 +157,10 @@ impl Solver {
             .await
             .expect("the semaphore is never closed")
     }
+}
+
+/// Steps often wait for a disk or a network, so more of them run than there are cores.
+fn steps_at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * cores).max(4)
 }

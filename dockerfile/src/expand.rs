@@ -108,10 +108,9 @@ impl Expander {
                 ..Expansion::default()
             });
         }
-        let (expanded, names) =
-            scan::expand(self, word, environment).map_err(|problem| failed(word, problem))?;
+        let (text, names) = scan::word(self, word, environment).map_err(|problem| failed(word, problem))?;
         Ok(Expansion {
-            text: expanded.text,
+            text,
             used: names.used,
             missing: names.missing,
         })
@@ -119,8 +118,7 @@ impl Expander {
 
     /// Expands `word` and splits the result at unquoted blanks. Empty words are dropped.
     pub fn words(&self, word: &str, environment: &Environment) -> Result<Vec<String>, ExpansionFailed> {
-        let (expanded, _) = scan::expand(self, word, environment).map_err(|problem| failed(word, problem))?;
-        Ok(expanded.into_words())
+        scan::words(self, word, environment).map_err(|problem| failed(word, problem))
     }
 }
 

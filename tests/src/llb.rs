@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
+use proto::gateway::{self, result};
 use proto::pb;
 
 use crate::distribution::digest_of;
@@ -86,6 +87,12 @@ impl Llb {
         self.add(pb::op::Op::Source(op), Vec::new())
     }
 
+    /// What the definition at a URL comes to.
+    pub fn build_from(&mut self, url: &str) -> pb::Input {
+        let file = self.download(url, "llb");
+        self.build(file, "llb")
+    }
+
     /// What the definition in a file of `input` comes to.
     pub fn build(&mut self, input: pb::Input, file: &str) -> pb::Input {
         let op = pb::BuildOp {
@@ -98,5 +105,23 @@ impl Llb {
         // As BuildKit's client library says of each.
         self.needs(&built, "source.buildop.llbfilename");
         built
+    }
+}
+
+/// What a frontend asks for to get a definition's result.
+pub fn request(definition: pb::Definition) -> gateway::SolveRequest {
+    gateway::SolveRequest {
+        definition: Some(definition),
+        allow_result_return: true,
+        allow_result_array_ref: true,
+        ..gateway::SolveRequest::default()
+    }
+}
+
+/// The one result that a definition has.
+pub fn result_of(answer: gateway::SolveResponse) -> gateway::Ref {
+    match answer.result.and_then(|result| result.result) {
+        Some(result::Result::Ref(reference)) => reference,
+        other => panic!("one definition has one result, not {other:?}"),
     }
 }

@@ -115,9 +115,8 @@ impl Build {
         request: BuildRequest,
     ) -> Result<Outcome, Status> {
         // A frontend takes of these what it needs; the client has asked for all of it.
-        if let Some(id) = request.inputs.values().find_map(graph::capabilities::missing) {
-            let error = graph::LoadError::Capability(id.to_owned());
-            return Err(self.status_of(&error.into()));
+        for input in request.inputs.values() {
+            graph::capabilities::check(input).map_err(|error| self.status_of(&error.into()))?;
         }
         let (frontend, attributes) = (request.frontend.clone(), request.attributes.clone());
         let outcome = match gateway::wanted(&request) {

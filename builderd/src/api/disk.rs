@@ -18,6 +18,8 @@ pub(super) async fn usage(daemon: &Daemon, request: DiskUsageRequest) -> Result<
     let filter = filter(&request.filter)?;
     let age = duration("ageLimit", request.age_limit)?;
     let now = SystemTime::now();
+    // Until a record is there, the blobs it will name are nobody's.
+    daemon.history.settled("").await;
     let entries = daemon.solver.store().usage().await;
     let entries = entries.map_err(|error| status::of_failure(&error))?;
     let wanted = entries

@@ -251,21 +251,14 @@ impl History {
         Ok(stored.as_ref().and_then(decoded))
     }
 
-    /// Waits until the record of this build, or of all for the empty reference, is not being written any more.
-    async fn settled(&self, reference: &str) {
+    /// Waits until the record of this build, or of all that have ended by now for the empty reference, is not being
+    /// written any more.
+    pub(super) async fn settled(&self, reference: &str) {
         let mut written = self.written.subscribe();
+        let mut awaited = self.state().writing.clone();
+        awaited.retain(|ended| reference.is_empty() || ended == reference);
         let settled = async {
-            loop {
-                {
-                    let state = self.state();
-                    let waits = match reference {
-                        "" => !state.writing.is_empty(),
-                        reference => state.writing.contains(reference),
-                    };
-                    if !waits {
-                        return;
-                    }
-                }
+            while !awaited.is_disjoint(&self.state().writing) {
                 if written.changed().await.is_err() {
                     return;
                 }

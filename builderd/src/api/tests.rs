@@ -26,7 +26,7 @@ use crate::config::Entitlement;
 use crate::executor::{Choice, Config, Executor};
 use crate::listen::{Address, Listener, listen, unix_connections};
 use crate::session::Sessions;
-use crate::solver::Solver;
+use crate::solver::{self, Solver};
 use crate::store::Store;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -65,7 +65,13 @@ impl World {
             collection: Vec::new(),
             sessions: Sessions::new(),
             builds: Arc::clone(&builds),
-            solver: Solver::new(store, executor, emulators, registry::Config::default()),
+            solver: Solver::new(
+                store,
+                executor,
+                emulators,
+                registry::Config::default(),
+                solver::Options::default(),
+            ),
             entitlements: vec![Entitlement::NetworkHost],
             platforms: vec![binfmt::Platform::host()],
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),

@@ -104,16 +104,16 @@ fn steps_are_told_how_names_resolve_and_how_many_may_run() {
 #[test]
 fn output_of_steps_is_limited() {
     let settings = resolve(&["--step-log-max-size=7"], "").unwrap();
-    assert_eq!(settings.step_log, 7);
+    assert_eq!(settings.log_limit, LogLimit(7));
     assert_eq!(flags(&["--step-log-max-size", "-1"]).step_log_max_size, Some(-1));
     for (flag, variable, limit) in [
-        (None, "", Some(progress::STEP_LOG)),
-        (None, "9", Some(9)),
-        (None, "-1", Some(usize::MAX)),
+        (None, "", Some(LogLimit::default())),
+        (None, "9", Some(LogLimit(9))),
+        (None, "-1", Some(LogLimit(usize::MAX))),
         (None, "10MiB", None),
-        (Some(0), "10MiB", Some(0)),
+        (Some(0), "10MiB", Some(LogLimit(0))),
     ] {
-        assert_eq!(step_log(flag, variable), limit, "{flag:?} {variable:?}");
+        assert_eq!(log_limit(flag, variable), limit, "{flag:?} {variable:?}");
     }
 }
 

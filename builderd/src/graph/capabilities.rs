@@ -3,52 +3,12 @@
 
 use proto::pb;
 
-/// Of operations, sources and exporters.
+use super::LoadError;
+
+/// Of operations, sources and exporters; sorted, as every definition that is loaded is compared with it.
 pub const OPERATIONS: &[&str] = &[
-    "source.image",
-    "source.image.resolvemode",
-    "source.image.checksum",
-    "source.image.layerlimit",
-    "source.imageblob",
-    "source.ocilayout",
-    "source.local",
-    "source.local.unique",
-    "source.local.sessionid",
-    "source.local.includepatterns",
-    "source.local.followpaths",
-    "source.local.excludepatterns",
-    "source.local.sharedkeyhint",
-    "source.local.differ",
-    "source.local.metadatatransfer",
-    "source.git",
-    "source.git.keepgitdir",
-    "source.git.fullurl",
-    "source.git.httpauth",
-    "source.git.knownsshhosts",
-    "source.git.mountsshsock",
-    "source.git.subdir",
-    "source.git.checksum",
-    "source.git.skipsubmodules",
-    "source.git.mtime",
-    "source.git.fetchbycommit",
-    "source.git.bundle",
-    "source.git.checkoutbundle",
-    "exec.secretenv",
-    "exec.mount.cache",
-    "exec.mount.cache.sharing",
-    "exec.mount.cache.content",
-    "exec.mount.secret",
-    "exec.mount.ssh",
-    "source.http",
-    "source.http.auth",
-    "source.http.checksum",
-    "source.http.perm",
-    // Its name has been misspelt since it is there.
-    "soruce.http.uidgid",
-    "source.http.header",
-    "source.buildop.llbfilename",
-    "source.policy",
-    "source.policy.session",
+    "constraints",
+    "diffop",
     "exec.meta.base",
     "exec.meta.cdi",
     "exec.meta.network",
@@ -59,40 +19,94 @@ pub const OPERATIONS: &[&str] = &[
     "exec.meta.ulimit",
     "exec.mount.bind",
     "exec.mount.bind.readwrite-nooutput",
+    "exec.mount.cache",
+    "exec.mount.cache.content",
+    "exec.mount.cache.sharing",
+    "exec.mount.secret",
     "exec.mount.selector",
+    "exec.mount.ssh",
     "exec.mount.tmpfs",
     "exec.mount.tmpfs.size",
+    "exec.secretenv",
     "exec.validexitcode",
-    "file.base",
-    "file.rm.wildcard",
-    "file.rm.nofollowsymlink",
-    "file.copy.includeexcludepatterns",
-    "file.copy.alwaysreplaceexistingdestpaths",
-    "file.copy.modestring",
-    "file.copy.requiredpaths",
-    "file.symlink.create",
-    "mergeop",
-    "diffop",
-    "passthroughop",
-    "constraints",
-    "platform",
-    "meta.ignorecache",
-    "meta.description",
-    "meta.exportcache",
     "exporter.image.annotations",
     "exporter.image.attestations",
     "exporter.multiple",
     "exporter.session",
     "exporter.sourcedateepoch",
+    "file.base",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.includeexcludepatterns",
+    "file.copy.modestring",
+    "file.copy.requiredpaths",
+    "file.rm.nofollowsymlink",
+    "file.rm.wildcard",
+    "file.symlink.create",
     "gc.freespacefilter",
     "history.filter",
+    "mergeop",
+    "meta.description",
+    "meta.exportcache",
+    "meta.ignorecache",
+    "passthroughop",
+    "platform",
+    // Its name has been misspelt since it is there.
+    "soruce.http.uidgid",
+    "source.buildop.llbfilename",
+    "source.git",
+    "source.git.bundle",
+    "source.git.checkoutbundle",
+    "source.git.checksum",
+    "source.git.fetchbycommit",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.keepgitdir",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.mtime",
+    "source.git.skipsubmodules",
+    "source.git.subdir",
+    "source.http",
+    "source.http.auth",
+    "source.http.checksum",
+    "source.http.header",
+    "source.http.perm",
+    "source.image",
+    "source.image.checksum",
+    "source.image.layerlimit",
+    "source.image.resolvemode",
+    "source.imageblob",
+    "source.local",
+    "source.local.differ",
+    "source.local.excludepatterns",
+    "source.local.followpaths",
+    "source.local.includepatterns",
+    "source.local.metadatatransfer",
+    "source.local.sessionid",
+    "source.local.sharedkeyhint",
+    "source.local.unique",
+    "source.ocilayout",
+    "source.policy",
+    "source.policy.session",
 ];
 
-/// What a definition needs and is not there.
-pub fn missing(definition: &pb::Definition) -> Option<&str> {
+/// Whether there is all that the operations of a definition need.
+pub fn check(definition: &pb::Definition) -> Result<(), LoadError> {
     let needed = definition.metadata.values().flat_map(|metadata| &metadata.caps);
-    needed
-        .filter(|(_, needed)| **needed)
-        .map(|(id, _)| id.as_str())
-        .find(|id| !OPERATIONS.contains(id))
+    for (id, _) in needed.filter(|(_, needed)| **needed) {
+        if OPERATIONS.binary_search(&id.as_str()).is_err() {
+            return Err(LoadError::Capability(id.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_sorted() {
+        assert!(OPERATIONS.is_sorted());
+    }
 }

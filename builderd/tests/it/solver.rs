@@ -9,7 +9,7 @@ use builderd::executor::{Choice, Config, Executor};
 use builderd::graph::builder::{Builder, Note, Operation, Output};
 use builderd::progress::CANCELED;
 use builderd::session::Sessions;
-use builderd::solver::{Entitlements, Job, SolveError, Solver, SourcePolicy};
+use builderd::solver::{Entitlements, Job, Options, SolveError, Solver, SourcePolicy};
 use builderd::store::Store;
 use proto::control::Vertex;
 use proto::errdefs::Detail;
@@ -42,7 +42,13 @@ impl World {
             devices: Default::default(),
             resolver: Default::default(),
         });
-        Solver::new(store, executor, Emulators::default(), registry::Config::default())
+        Solver::new(
+            store,
+            executor,
+            Emulators::default(),
+            registry::Config::default(),
+            Options::default(),
+        )
     }
 
     /// As after the end of one daemon and the start of the next.

@@ -1,5 +1,6 @@
 //! The scanner behind [`Expander`](super::Expander): one pass over the characters, recursive in `${…}` only.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::pattern::{Greed, Pattern};
@@ -12,101 +13,151 @@ pub(super) struct Names {
     pub(super) missing: BTreeSet<String>,
 }
 
-/// The text as one word and, beside it, as words.
+/// An expanded text; as words beside it, if somebody wants them.
 #[derive(Default)]
-pub(super) struct Expanded {
-    pub(super) text: String,
-    words: Vec<String>,
+struct Expanded {
+    text: String,
+    words: Option<Words>,
+}
+
+#[derive(Default)]
+struct Words {
+    complete: Vec<String>,
     current: String,
 }
 
 impl Expanded {
-    /// A character that was not quoted: a blank ends a word.
-    fn push(&mut self, ch: char) {
-        self.text.push(ch);
-        if !ch.is_whitespace() {
-            self.current.push(ch);
-        } else if !self.current.is_empty() {
-            self.words.push(std::mem::take(&mut self.current));
+    /// Text that was not quoted: a blank ends a word.
+    fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+        let Some(words) = &mut self.words else { return };
+        let mut parts = text.split(char::is_whitespace);
+        words.current.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            words.end();
+            words.current.push_str(part);
         }
     }
 
     /// Text that was quoted or escaped: blanks are part of the word.
     fn push_literal(&mut self, text: &str) {
         self.text.push_str(text);
-        self.current.push_str(text);
-    }
-
-    pub(super) fn into_words(mut self) -> Vec<String> {
-        if !self.current.is_empty() {
-            self.words.push(self.current);
+        if let Some(words) = &mut self.words {
+            words.current.push_str(text);
         }
-        self.words
     }
 }
 
-pub(super) fn expand(
+impl Words {
+    fn end(&mut self) {
+        if !self.current.is_empty() {
+            self.complete.push(std::mem::take(&mut self.current));
+        }
+    }
+}
+
+/// The expanded word, and the variables in it.
+pub(super) fn word(
     how: &Expander,
     word: &str,
     environment: &Environment,
-) -> Result<(Expanded, Names), ExpandError> {
-    let mut scanner = Scanner {
-        how,
-        environment,
-        chars: word.chars().collect(),
-        at: 0,
-        names: Names::default(),
-        depth: 0,
+) -> Result<(String, Names), ExpandError> {
+    let mut scanner = Scanner::new(how, word, environment);
+    let mut out = Expanded::default();
+    scanner.until(None, how.keep_escapes, &mut out)?;
+    Ok((out.text, scanner.names))
+}
+
+/// The words of the expanded text.
+pub(super) fn words(
+    how: &Expander,
+    text: &str,
+    environment: &Environment,
+) -> Result<Vec<String>, ExpandError> {
+    let mut out = Expanded {
+        words: Some(Words::default()),
+        ..Expanded::default()
     };
-    let expanded = scanner.until(None, how.keep_escapes)?;
-    Ok((expanded, scanner.names))
+    Scanner::new(how, text, environment).until(None, how.keep_escapes, &mut out)?;
+    let mut words = out.words.unwrap_or_default();
+    words.end();
+    Ok(words.complete)
 }
 
 struct Scanner<'a> {
     how: &'a Expander,
     environment: &'a Environment,
-    chars: Vec<char>,
-    at: usize,
+    /// What is not scanned yet.
+    rest: &'a str,
     names: Names,
     depth: usize,
 }
 
 impl<'a> Scanner<'a> {
+    fn new(how: &'a Expander, text: &'a str, environment: &'a Environment) -> Self {
+        Self {
+            how,
+            environment,
+            rest: text,
+            names: Names::default(),
+            depth: 0,
+        }
+    }
+
     fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
+        self.rest.chars().next()
     }
 
     fn next(&mut self) -> Option<char> {
         let ch = self.peek()?;
-        self.at += 1;
+        self.take(ch.len_utf8());
         Some(ch)
     }
 
+    /// Takes what follows if it is this.
+    fn next_if(&mut self, ch: char) -> bool {
+        let is = self.rest.starts_with(ch);
+        if is {
+            self.take(ch.len_utf8());
+        }
+        is
+    }
+
+    fn take(&mut self, length: usize) -> &'a str {
+        let (taken, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        taken
+    }
+
+    /// Takes what follows as long as it is like this.
+    fn take_while(&mut self, is_like: impl Fn(char) -> bool) -> &'a str {
+        let end = self.rest.find(|ch| !is_like(ch));
+        self.take(end.unwrap_or(self.rest.len()))
+    }
+
     /// Up to `stop`, which is taken and not returned, or to the end of the text.
-    fn until(&mut self, stop: Option<char>, keep_escapes: bool) -> Result<Expanded, ExpandError> {
-        let mut out = Expanded::default();
+    fn until(
+        &mut self,
+        stop: Option<char>,
+        keep_escapes: bool,
+        out: &mut Expanded,
+    ) -> Result<(), ExpandError> {
+        let Expander { escape, quotes, .. } = *self.how;
+        let means_something =
+            |ch: char| matches!(ch, '$' | '<' | '\'' | '"') || ch == escape || Some(ch) == stop;
         while let Some(ch) = self.next() {
             if Some(ch) == stop {
-                return Ok(out);
+                return Ok(());
             }
             match ch {
-                '$' => {
-                    let value = self.dollar(keep_escapes)?;
-                    value.chars().for_each(|ch| out.push(ch));
-                }
+                '$' => out.push(&self.dollar(keep_escapes)?),
                 '<' => {
-                    let text = self.angle();
-                    out.push_literal(&text);
+                    out.push_literal("<");
+                    self.angle(out);
                 }
-                '\'' if self.how.quotes != Quotes::Ignored => {
-                    let text = self.single_quoted()?;
-                    out.push_literal(&text);
-                }
-                '"' if self.how.quotes != Quotes::Ignored => {
-                    let text = self.double_quoted(keep_escapes)?;
-                    out.push_literal(&text);
-                }
-                ch if ch == self.how.escape => {
+                '\'' if quotes != Quotes::Ignored => self.single_quoted(out)?,
+                '"' if quotes != Quotes::Ignored => self.double_quoted(keep_escapes, out)?,
+                ch if ch == escape => {
                     if keep_escapes {
                         out.push_literal(ch.encode_utf8(&mut [0; 4]));
                     }
@@ -115,7 +166,10 @@ impl<'a> Scanner<'a> {
                         out.push_literal(escaped.encode_utf8(&mut [0; 4]));
                     }
                 }
-                ch => out.push(ch),
+                ch => {
+                    out.push(ch.encode_utf8(&mut [0; 4]));
+                    out.push(self.take_while(|ch| !means_something(ch)));
+                }
             }
             if out.text.len() > LONGEST {
                 return Err(ExpandError::TooLong);
@@ -123,92 +177,81 @@ impl<'a> Scanner<'a> {
         }
         match stop {
             Some(stop) => Err(ExpandError::Missing(stop)),
-            None => Ok(out),
+            None => Ok(()),
         }
     }
 
-    /// `<<` and the blanks behind it stay in one word with what follows, so that `<< EOF` is one heredoc word.
-    fn angle(&mut self) -> String {
-        let mut text = String::from('<');
-        if self.peek() == Some('<') {
-            self.at += 1;
-            text.push('<');
-            while let Some(blank @ ('\t' | '\r' | ' ')) = self.peek() {
-                self.at += 1;
-                text.push(blank);
-            }
+    /// What follows `<`: `<<` and the blanks behind it stay in one word with what follows, so that `<< EOF` is one
+    /// heredoc word.
+    fn angle(&mut self, out: &mut Expanded) {
+        if self.next_if('<') {
+            out.push_literal("<");
+            out.push_literal(self.take_while(|ch| matches!(ch, '\t' | '\r' | ' ')));
         }
-        text
     }
 
     /// Nothing can be escaped between single quotes.
-    fn single_quoted(&mut self) -> Result<String, ExpandError> {
-        let mut out = String::new();
-        self.quote(&mut out, '\'');
-        loop {
-            match self.next() {
-                None => return Err(ExpandError::SingleQuote),
-                Some('\'') => {
-                    self.quote(&mut out, '\'');
-                    return Ok(out);
-                }
-                Some(ch) => out.push(ch),
-            }
-        }
+    fn single_quoted(&mut self, out: &mut Expanded) -> Result<(), ExpandError> {
+        let quoted = self.take_while(|ch| ch != '\'');
+        self.next().ok_or(ExpandError::SingleQuote)?;
+        self.quote(out, "'");
+        out.push_literal(quoted);
+        self.quote(out, "'");
+        Ok(())
     }
 
     /// Between double quotes `$` works, and the escape escapes `"`, `$` and itself; before anything else it stays.
-    fn double_quoted(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
-        let mut out = String::new();
-        self.quote(&mut out, '"');
+    fn double_quoted(&mut self, keep_escapes: bool, out: &mut Expanded) -> Result<(), ExpandError> {
+        let escape = self.how.escape;
+        self.quote(out, "\"");
         loop {
+            out.push_literal(self.take_while(|ch| !matches!(ch, '"' | '$') && ch != escape));
             match self.next() {
                 None => return Err(ExpandError::DoubleQuote),
                 Some('"') => {
-                    self.quote(&mut out, '"');
-                    return Ok(out);
+                    self.quote(out, "\"");
+                    return Ok(());
                 }
-                Some('$') => out.push_str(&self.dollar(keep_escapes)?),
-                Some(ch) if ch == self.how.escape => {
+                Some('$') => out.push_literal(&self.dollar(keep_escapes)?),
+                // Nothing else ends what was taken.
+                Some(_) => {
+                    let written = escape.encode_utf8(&mut [0; 4]).to_owned();
                     if keep_escapes {
-                        out.push(ch);
+                        out.push_literal(&written);
                     }
                     match self.peek() {
                         None => {}
-                        Some(escaped) if escaped == '"' || escaped == '$' || escaped == self.how.escape => {
-                            self.at += 1;
-                            out.push(escaped);
+                        Some(escaped) if matches!(escaped, '"' | '$') || escaped == escape => {
+                            out.push_literal(self.take(escaped.len_utf8()));
                         }
-                        Some(_) => out.push(ch),
+                        Some(_) => out.push_literal(&written),
                     }
                 }
-                Some(ch) => out.push(ch),
             }
-            if out.len() > LONGEST {
+            if out.text.len() > LONGEST {
                 return Err(ExpandError::TooLong);
             }
         }
     }
 
-    fn quote(&self, out: &mut String, quote: char) {
+    fn quote(&self, out: &mut Expanded, quote: &str) {
         if self.how.quotes == Quotes::Kept {
-            out.push(quote);
+            out.push_literal(quote);
         }
     }
 
     /// What follows a `$` that was taken already.
-    fn dollar(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
-        if self.peek() != Some('{') {
+    fn dollar(&mut self, keep_escapes: bool) -> Result<Cow<'a, str>, ExpandError> {
+        if !self.next_if('{') {
             let name = self.name();
             if name.is_empty() {
-                return Ok("$".to_owned());
+                return Ok("$".into());
             }
-            return Ok(match self.lookup(&name) {
-                None if self.how.unset == Unset::Kept => format!("${name}"),
-                value => value.unwrap_or_default().to_owned(),
+            return Ok(match self.lookup(name) {
+                None if self.how.unset == Unset::Kept => format!("${name}").into(),
+                value => value.unwrap_or_default().into(),
             });
         }
-        self.at += 1;
         if self.depth == DEEPEST {
             return Err(ExpandError::TooDeep);
         }
@@ -219,7 +262,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// What follows `${`.
-    fn braces(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
+    fn braces(&mut self, keep_escapes: bool) -> Result<Cow<'a, str>, ExpandError> {
         match self.peek() {
             None => return Err(ExpandError::Missing('}')),
             Some('{' | '}' | ':') => return Err(ExpandError::BadSubstitution),
@@ -230,22 +273,22 @@ impl<'a> Scanner<'a> {
             return Err(ExpandError::Missing('}'));
         };
         match modifier {
-            '}' => Ok(match self.lookup(&name) {
-                None if self.how.unset == Unset::Kept => format!("${{{name}}}"),
-                value => value.unwrap_or_default().to_owned(),
+            '}' => Ok(match self.lookup(name) {
+                None if self.how.unset == Unset::Kept => format!("${{{name}}}").into(),
+                value => value.unwrap_or_default().into(),
             }),
             ':' => match self.next() {
                 Some(choice @ ('+' | '-' | '?')) => {
-                    self.choice(&name, choice, Empty::CountsAsUnset, keep_escapes)
+                    self.choice(name, choice, Empty::CountsAsUnset, keep_escapes)
                 }
                 other => Err(ExpandError::UnsupportedModifier(format!(
                     ":{}",
                     other.map(String::from).unwrap_or_default()
                 ))),
             },
-            choice @ ('+' | '-' | '?') => self.choice(&name, choice, Empty::IsAValue, keep_escapes),
-            side @ ('#' | '%') => self.trim(&name, side),
-            '/' => self.replace(&name),
+            choice @ ('+' | '-' | '?') => self.choice(name, choice, Empty::IsAValue, keep_escapes),
+            side @ ('#' | '%') => self.trim(name, side).map(Cow::Owned),
+            '/' => self.replace(name).map(Cow::Owned),
             other => Err(ExpandError::UnsupportedModifier(other.to_string())),
         }
     }
@@ -257,18 +300,18 @@ impl<'a> Scanner<'a> {
         choice: char,
         empty: Empty,
         keep_escapes: bool,
-    ) -> Result<String, ExpandError> {
+    ) -> Result<Cow<'a, str>, ExpandError> {
         let word = self.operand('}', keep_escapes)?;
         let value = self.lookup(name);
         if value.is_none() && self.how.unset == Unset::Kept {
             let colon = if empty == Empty::CountsAsUnset { ":" } else { "" };
-            return Ok(format!("${{{name}{colon}{choice}{word}}}"));
+            return Ok(format!("${{{name}{colon}{choice}{word}}}").into());
         }
         let present = value.filter(|value| !value.is_empty() || empty == Empty::IsAValue);
         match (choice, present) {
-            ('-', Some(present)) | ('?', Some(present)) => Ok(present.to_owned()),
-            ('-', None) | ('+', Some(_)) => Ok(word),
-            ('+', None) => Ok(String::new()),
+            ('-', Some(present)) | ('?', Some(present)) => Ok(present.into()),
+            ('-', None) | ('+', Some(_)) => Ok(word.into()),
+            ('+', None) => Ok(Cow::default()),
             _ => {
                 let message = match value {
                     _ if !word.is_empty() => word,
@@ -306,10 +349,7 @@ impl<'a> Scanner<'a> {
 
     /// `${name/pattern/replacement}` and `${name//pattern/replacement}`.
     fn replace(&mut self, name: &str) -> Result<String, ExpandError> {
-        let all = self.peek() == Some('/');
-        if all {
-            self.at += 1;
-        }
+        let all = self.next_if('/');
         let text = self.operand('/', true)?;
         let replacement = self.operand('}', true)?;
         let Some(value) = self.lookup(name) else {
@@ -323,8 +363,9 @@ impl<'a> Scanner<'a> {
 
     /// The word up to `stop`. Whatever ran into the end of the text, the `stop` is what is missing.
     fn operand(&mut self, stop: char, keep_escapes: bool) -> Result<String, ExpandError> {
-        match self.until(Some(stop), keep_escapes) {
-            Ok(word) => Ok(word.text),
+        let mut word = Expanded::default();
+        match self.until(Some(stop), keep_escapes, &mut word) {
+            Ok(()) => Ok(word.text),
             Err(ExpandError::TooDeep) => Err(ExpandError::TooDeep),
             Err(_) if self.peek().is_none() => Err(ExpandError::Missing(stop)),
             Err(problem) => Err(problem),
@@ -332,22 +373,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// A name: letters, digits and `_`; or one number; or one special parameter.
-    fn name(&mut self) -> String {
-        let start = self.at;
+    fn name(&mut self) -> &'a str {
         match self.peek() {
-            Some(ch) if ch.is_numeric() => {
-                while self.peek().is_some_and(char::is_numeric) {
-                    self.at += 1;
-                }
-            }
-            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => self.at += 1,
-            _ => {
-                while self.peek().is_some_and(|ch| ch.is_alphanumeric() || ch == '_') {
-                    self.at += 1;
-                }
-            }
+            Some(ch) if ch.is_numeric() => self.take_while(char::is_numeric),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => self.take(1),
+            _ => self.take_while(|ch| ch.is_alphanumeric() || ch == '_'),
         }
-        self.chars[start..self.at].iter().collect()
     }
 
     fn lookup(&mut self, name: &str) -> Option<&'a str> {

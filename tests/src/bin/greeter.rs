@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use prost::Message as _;
 use proto::gateway::llb_bridge_client::LlbBridgeClient;
-use proto::gateway::{self, PingRequest, ReadFileRequest, ReturnRequest, SolveRequest, result};
+use proto::gateway::{self, PingRequest, ReadFileRequest, ReturnRequest, result};
 use proto::pb;
 use serde_json::json;
-use sha2::Digest as _;
+use tests::llb::{self, Llb};
 use tonic::transport::Channel;
 
 #[tokio::main(flavor = "current_thread")]
@@ -117,41 +116,9 @@ async fn greet(
 }
 
 /// The result of one operation without inputs.
-async fn solve(bridge: &mut LlbBridgeClient<Channel>, op: pb::op::Op) -> anyhow::Result<gateway::Ref> {
-    let op = pb::Op {
-        op: Some(op),
-        platform: Some(pb::Platform {
-            os: "linux".to_owned(),
-            architecture: "amd64".to_owned(),
-            ..pb::Platform::default()
-        }),
-        ..pb::Op::default()
-    }
-    .encode_to_vec();
-    let end = pb::Op {
-        inputs: vec![pb::Input {
-            digest: format!("sha256:{}", hex::encode(sha2::Sha256::digest(&op))),
-            index: 0,
-        }],
-        ..pb::Op::default()
-    };
-    let request = SolveRequest {
-        definition: Some(pb::Definition {
-            def: vec![op.into(), end.encode_to_vec().into()],
-            ..pb::Definition::default()
-        }),
-        allow_result_return: true,
-        allow_result_array_ref: true,
-        ..SolveRequest::default()
-    };
-    match bridge
-        .solve(request)
-        .await?
-        .into_inner()
-        .result
-        .and_then(|all| all.result)
-    {
-        Some(result::Result::Ref(one)) => Ok(one),
-        other => anyhow::bail!("one operation has one result, not {other:?}"),
-    }
+async fn solve(bridge: &mut LlbBridgeClient<Channel>, operation: pb::op::Op) -> anyhow::Result<gateway::Ref> {
+    let mut llb = Llb::default();
+    let head = llb.add(operation, Vec::new());
+    let answer = bridge.solve(llb::request(llb.with_result(head))).await?;
+    Ok(llb::result_of(answer.into_inner()))
 }

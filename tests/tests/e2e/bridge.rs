@@ -12,7 +12,7 @@ use proto::gateway::{
 use proto::pb;
 use tests::api::{Api, Bridge};
 use tests::daemon;
-use tests::llb::Llb;
+use tests::llb::{self, Llb};
 use tests::needs::{Need, given};
 use tests::waiting::wait_until;
 use tests::world::World;
@@ -110,17 +110,8 @@ impl Processes {
 }
 
 async fn solve(bridge: &mut Bridge, definition: pb::Definition) -> gateway::Ref {
-    let request = SolveRequest {
-        definition: Some(definition),
-        allow_result_return: true,
-        allow_result_array_ref: true,
-        ..SolveRequest::default()
-    };
-    let solved = bridge.solve(request).await.unwrap().into_inner();
-    match solved.result.and_then(|result| result.result) {
-        Some(result::Result::Ref(reference)) => reference,
-        other => panic!("one definition has one result, not {other:?}"),
-    }
+    let answer = bridge.solve(llb::request(definition)).await.unwrap();
+    llb::result_of(answer.into_inner())
 }
 
 /// A container on the files of the base image.

@@ -52,8 +52,7 @@ fn a_definition_may_come_from_a_step_of_another() {
         move |_| Reply::of(inner.clone())
     });
     let mut llb = Llb::default();
-    let file = llb.download(&server.url("/inner"), "llb");
-    let built = llb.build(file, "llb");
+    let built = llb.build_from(&server.url("/inner"));
     let twice = llb.merge(built.clone(), built);
     solve(&world, llb.with_result(twice)).unwrap();
 
@@ -79,8 +78,7 @@ fn what_a_definition_from_a_step_needs_must_be_there() {
     let inner = inner.with_result(file).encode_to_vec();
     let server = WebServer::start(move |_| Reply::of(inner.clone()));
     let mut llb = Llb::default();
-    let file = llb.download(&server.url("/inner"), "llb");
-    let built = llb.build(file, "llb");
+    let built = llb.build_from(&server.url("/inner"));
     let refused = solve(&world, llb.with_result(built)).unwrap_err();
     assert!(
         refused.contains("the definition needs file.levitation"),
@@ -106,8 +104,7 @@ fn builds_that_wait_for_each_other_end() {
     });
     let build_of = |page: &str| {
         let mut llb = Llb::default();
-        let file = llb.download(&server.url(page), "llb");
-        let built = llb.build(file, "llb");
+        let built = llb.build_from(&server.url(page));
         llb.with_result(built)
     };
     let serve = |page: &str, definition: &pb::Definition| {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use proto::control::{PruneRequest, UsageRecord};
+use proto::control::{PruneRequest, SolveRequest, UsageRecord};
 use tests::api::Api;
 use tests::daemon;
+use tests::llb::Llb;
 use tests::needs::{Need, given};
 use tests::waiting::wait_until;
 use tests::world::World;
@@ -276,4 +277,25 @@ fn what_is_too_much_is_collected_after_a_build() {
     wait_until("the history to be short", LIMIT, || {
         api.records(&[]).unwrap().len() == 1
     });
+}
+
+#[test]
+fn the_record_of_a_build_that_has_just_ended_takes_no_entry() {
+    if !given(&NEEDS) {
+        return;
+    }
+    let world = World::new();
+    let api = api(&world);
+    for number in 0..10 {
+        let mut llb = Llb::default();
+        let file = llb.file("/file");
+        let request = SolveRequest {
+            r#ref: format!("build{number}"),
+            definition: Some(llb.with_result(file)),
+            ..SolveRequest::default()
+        };
+        api.solve(request).unwrap();
+        let listed = api.disk_usage(&[]).unwrap();
+        assert_eq!(listed.len(), 1, "after build {number}: {listed:#?}");
+    }
 }
