@@ -7,7 +7,7 @@ use std::time::Duration;
 use proto::gateway::exec_message::Input as Said;
 use proto::gateway::{
     self, ExecMessage, FdMessage, InitMessage, NewContainerRequest, ReadFileRequest, ReleaseContainerRequest,
-    ResizeMessage, ReturnRequest, SignalMessage, SolveRequest, result,
+    ResizeMessage, ReturnRequest, SignalMessage,
 };
 use proto::pb;
 use tests::api::{Api, Bridge};
