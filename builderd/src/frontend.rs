@@ -74,7 +74,7 @@ pub trait Host: Send + Sync {
     fn resolve_image(
         &self,
         wanted: WantedImage,
-    ) -> impl Future<Output = Result<ResolvedImage, HostError>> + Send;
+    ) -> impl Future<Output = Result<Resolution, HostError>> + Send;
 
     /// When a repository or file elsewhere was last changed, in seconds, if that can be known.
     fn source_time(
@@ -105,6 +105,14 @@ pub struct Layout {
     pub name: String,
     /// The session that serves it; without, any of the build's.
     pub session: Option<String>,
+}
+
+/// What a reference to an image comes to.
+#[derive(Clone, Debug)]
+pub enum Resolution {
+    Image(ResolvedImage),
+    /// The identifier of the source that a policy puts in its place.
+    Elsewhere(String),
 }
 
 #[derive(Clone, Debug)]

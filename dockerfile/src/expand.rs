@@ -100,9 +100,16 @@ impl Expander {
     }
 
     /// Expands `word` and keeps it one word.
+    pub fn text(&self, word: &str, environment: &Environment) -> Result<String, ExpansionFailed> {
+        if self.changes_nothing(word) {
+            return Ok(word.to_owned());
+        }
+        scan::text(self, word, environment).map_err(|problem| failed(word, problem))
+    }
+
+    /// The same, with the variables in it.
     pub fn word(&self, word: &str, environment: &Environment) -> Result<Expansion, ExpansionFailed> {
-        // Most words name no variable and hold no quote: nothing to do, and nothing to allocate twice.
-        if !word.contains(['$', '\'', '"', self.escape]) {
+        if self.changes_nothing(word) {
             return Ok(Expansion {
                 text: word.to_owned(),
                 ..Expansion::default()
@@ -114,6 +121,11 @@ impl Expander {
             used: names.used,
             missing: names.missing,
         })
+    }
+
+    /// Most words name no variable and hold no quote.
+    fn changes_nothing(&self, word: &str) -> bool {
+        !word.contains(['$', '\'', '"', self.escape])
     }
 
     /// Expands `word` and splits the result at unquoted blanks. Empty words are dropped.

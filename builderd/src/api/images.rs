@@ -61,6 +61,7 @@ fn refused(error: &SourceMetaError) -> Status {
         | SourceMetaError::Reference(_)
         | SourceMetaError::ResolveMode(_)
         | SourceMetaError::Algorithm(_) => Status::invalid_argument(text),
+        SourceMetaError::Elsewhere(_) => Status::failed_precondition(text),
         SourceMetaError::Scheme(_) | SourceMetaError::Attestations => Status::unimplemented(text),
         SourceMetaError::Policy(error) => {
             let details: Vec<_> = error.decision().map(Detail::Decision).into_iter().collect();

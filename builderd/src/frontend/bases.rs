@@ -10,7 +10,22 @@ use registry::{ImageConfig, Reference};
 
 use super::named::{ImageContext, NamedContext};
 use super::plan::{Base, FoundImage, Plan, Stage};
-use super::{Attributes, Error, Problem, ResolvedImage, WantedImage, image, lint};
+use super::{Attributes, Error, Problem, Resolution, WantedImage, image, lint};
+
+/// How often policies may put something else in the place of one base.
+const MAX_MOVES: usize = 10;
+
+/// What a policy puts in the place of a stage's image, which a named context may be.
+fn elsewhere(stage: &Stage, identifier: &str, attributes: &Attributes) -> Result<Base, Problem> {
+    match &stage.base {
+        Base::Image { .. } if stage.moves == MAX_MOVES => Err(Problem::PolicyCircle(identifier.to_owned())),
+        Base::Image {
+            context: Some(context),
+            ..
+        } => NamedContext::read(attributes, &context.name, identifier).map(Base::from),
+        _ => Err(Problem::NoImage(identifier.to_owned())),
+    }
+}
 
 impl Plan {
     /// Images whose config is not known yet, with the place that asked and the name it used.
@@ -52,7 +67,7 @@ impl Plan {
     /// Takes in what is known of images, and adds the triggers of bases. True if that made further images needed.
     pub(super) fn settle(
         &mut self,
-        images: &BTreeMap<WantedImage, ResolvedImage>,
+        images: &BTreeMap<WantedImage, Resolution>,
         attributes: &Attributes,
         linter: &mut Linter,
     ) -> Result<bool, Error> {
@@ -67,8 +82,17 @@ impl Plan {
             else {
                 continue;
             };
-            let Some(resolved) = images.get(&self.wanted(stage, reference, context.as_ref())) else {
-                continue;
+            let resolved = match images.get(&self.wanted(stage, reference, context.as_ref())) {
+                None => continue,
+                Some(Resolution::Image(resolved)) => resolved,
+                Some(Resolution::Elsewhere(identifier)) => {
+                    let base = elsewhere(stage, identifier, attributes)
+                        .map_err(|problem| Error::at(stage.lines, problem))?;
+                    let stage = &mut self.stages[at];
+                    stage.base = base;
+                    stage.moves += 1;
+                    continue;
+                }
             };
             let image = ImageConfig::parse(&resolved.config)
                 .map_err(|source| Error::at(stage.lines, Problem::ImageConfig(source)))?;

@@ -90,7 +90,7 @@ fn fetched_by(
     attributes: &Attributes,
 ) -> Result<pb::SourceOp, (Lines, Problem)> {
     let expand = |text: &str, scope: &Environment| {
-        let expansion = expander.word(text, scope).map(|expansion| expansion.text);
+        let expansion = expander.text(text, scope);
         expansion.map_err(|failed| (stage.lines, Problem::Expansion(failed)))
     };
     let refused = |problem| (stage.lines, Problem::Copy(problem));

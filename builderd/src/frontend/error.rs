@@ -114,6 +114,12 @@ pub enum Problem {
     },
     #[error("invalid context specifier {value} for {name}")]
     ContextSpecifier { name: String, value: String },
+    #[error(
+        "a policy puts {0} in the place of this image, which is none: give the image as a named context, or change the policy"
+    )]
+    NoImage(String),
+    #[error("policies put something else in the place of this image again and again, {0} last")]
+    PolicyCircle(String),
     #[error("context {name} names no digest of an image in its OCI layout: {value:?}")]
     LayoutDigest { name: String, value: String },
     #[error(

@@ -32,9 +32,7 @@ pub(super) fn start(file: &Dockerfile, complete: bool, attributes: &Attributes) 
 pub(super) fn defaults(linter: &mut Linter, file: &Dockerfile, defaults: &Environment) {
     let expander = Expander::new(file.escape);
     for stage in &file.stages {
-        let base = expander
-            .word(&stage.base, defaults)
-            .map(|expansion| expansion.text);
+        let base = expander.text(&stage.base, defaults);
         if base.is_ok_and(|base| base.parse::<Reference>().is_err()) {
             let message = format!(
                 "Default value for ARG {} results in empty or invalid base image name",
@@ -155,12 +153,7 @@ pub(super) fn step(
             format!("Usage of undefined variable '${name}'{hint}"),
         );
     }
-    let expand = |text: &str| {
-        expander
-            .word(text, &frame.environment)
-            .map(|expansion| expansion.text)
-            .ok()
-    };
+    let expand = |text: &str| expander.text(text, &frame.environment).ok();
     match &command.instruction {
         Instruction::Arg(args) => {
             for Arg { name, .. } in args.iter().filter(|arg| names_a_secret(&arg.name)) {

@@ -44,11 +44,9 @@ impl Prefix {
         };
         let between = if self.stage.is_empty() { "" } else { " " };
         let width = self.total.ilog10() as usize + 1;
+        let place = format!("{:>width$}/{}] ", self.done, self.total);
         let trigger = if on_build { "ONBUILD " } else { "" };
-        format!(
-            "[{platform}{}{between}{:>width$}/{}] {trigger}{text}",
-            self.stage, self.done, self.total
-        )
+        ["[", &platform, &self.stage, between, &place, trigger, text].concat()
     }
 }
 
@@ -87,8 +85,8 @@ fn cross_target(platform: &Platform, environment: &Environment) -> String {
 /// An instruction as it is shown: keyword in capitals, variables replaced. What cannot be expanded stays as it is.
 pub(super) fn shown(code: &str, expander: &Expander, environment: &Environment) -> String {
     let text = expander
-        .word(code, environment)
-        .map_or_else(|_| code.to_owned(), |expansion| expansion.text);
+        .text(code, environment)
+        .unwrap_or_else(|_| code.to_owned());
     match text.split_once(' ') {
         Some((keyword, _)) if !keyword.contains(char::is_lowercase) => text,
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),

@@ -113,7 +113,7 @@ impl NamedContext {
         Ok(None)
     }
 
-    fn read(attributes: &Attributes, name: &str, value: &str) -> Result<Self, Problem> {
+    pub(super) fn read(attributes: &Attributes, name: &str, value: &str) -> Result<Self, Problem> {
         let (kind, rest) = value.split_once(':').ok_or_else(|| Problem::ContextSpecifier {
             name: name.to_owned(),
             value: value.to_owned(),
@@ -132,7 +132,7 @@ impl NamedContext {
                 }
             },
             "oci-layout" => layout(name, rest.trim_start_matches("//"))?,
-            "local" => Source::Local(rest.to_owned()),
+            "local" => Source::Local(rest.trim_start_matches("//").to_owned()),
             "input" => {
                 if let Some(metadata) = attributes.input_metadata.get(rest) {
                     config = read_metadata(rest, metadata)?;

@@ -64,6 +64,8 @@ pub(super) struct Stage {
     /// What the comments above say about it.
     pub(super) description: String,
     pub(super) triggers_done: bool,
+    /// How often a policy has put something else in the place of its base.
+    pub(super) moves: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -222,6 +224,7 @@ impl Plan {
                 .map(|name| description(&stage.comments, name).to_owned())
                 .unwrap_or_default(),
             triggers_done: replaced,
+            moves: 0,
         });
         if let Some(name) = &stage.name {
             self.by_name.insert(name.clone(), number);
@@ -348,6 +351,7 @@ impl Plan {
             from_args: BTreeSet::new(),
             description: String::new(),
             triggers_done: true,
+            moves: 0,
         });
         Ok(self.stages.len() - 1)
     }

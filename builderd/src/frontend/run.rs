@@ -43,12 +43,7 @@ impl Frame {
         let (words, summary) = self.command(run, &mut bound, lowering)?;
         let mut shown_environment = Cow::Borrowed(&self.environment);
         for (text, source) in run.mounts.iter().zip(&step.sources) {
-            let expand = |value: &str| {
-                lowering
-                    .expander
-                    .word(value, &self.environment)
-                    .map(|expansion| expansion.text)
-            };
+            let expand = |value: &str| lowering.expander.text(value, &self.environment);
             let mount = Mount::parse(text, expand).map_err(Problem::Mount)?;
             let wanted = |mount: &Mount| Wanted {
                 required: mount.required,
@@ -116,7 +111,7 @@ impl Frame {
             Security::Sandbox => pb::SecurityMode::Sandbox,
             Security::Insecure => pb::SecurityMode::Insecure,
         };
-        let created_by = format!("RUN {} # buildkit", self.with_args(&words));
+        let created_by = self.created_by(&words);
         let meta = pb::Meta {
             args: words,
             env: environment.to_pairs(),
@@ -253,8 +248,8 @@ impl Frame {
         Ok(Bound { from, mount: wire })
     }
 
-    /// The command with the ARGs that were in scope, as the history shows it: `|1 WHO=me /bin/sh -c make`.
-    fn with_args(&self, words: &[String]) -> String {
+    /// What the history says of a command: it, and the ARGs that were in scope: `RUN |1 WHO=me /bin/sh -c make # buildkit`.
+    fn created_by(&self, words: &[String]) -> String {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         for (name, value) in &self.args {
             let value = self
@@ -267,14 +262,17 @@ impl Frame {
                 None => pairs.push((name, value)),
             }
         }
-        if pairs.is_empty() {
-            return words.join(" ");
+        let mut text = String::from("RUN ");
+        if !pairs.is_empty() {
+            text.push_str(&format!("|{} ", pairs.len()));
         }
-        let mut text = format!("|{} ", pairs.len());
         for (name, value) in pairs {
             text.extend([name, "=", value, " "]);
         }
-        text.push_str(&words.join(" "));
+        for word in words {
+            text.extend([word, " "]);
+        }
+        text.push_str("# buildkit");
         text
     }
 }

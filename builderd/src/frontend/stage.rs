@@ -208,10 +208,7 @@ impl Frame {
     }
 
     pub(super) fn expand(&self, text: &str, expander: &Expander) -> Result<String, Problem> {
-        expander
-            .word(text, &self.environment)
-            .map(|expansion| expansion.text)
-            .map_err(Problem::Expansion)
+        expander.text(text, &self.environment).map_err(Problem::Expansion)
     }
 
     /// All pairs of one instruction see the variables as they were before it.

@@ -15,6 +15,8 @@ use render::render;
 struct TestHost {
     files: BTreeMap<String, Bytes>,
     images: BTreeMap<&'static str, serde_json::Value>,
+    /// What policies put in the place of images.
+    moved: BTreeMap<&'static str, &'static str>,
     /// Names of the vertices that were asked for.
     asked: Mutex<Vec<String>>,
     /// What the rules found.
@@ -45,6 +47,7 @@ impl TestHost {
                 ("docker.io/library/golang:1.22", base_config()),
                 ("localhost:5000/trigger:latest", trigger),
             ]),
+            moved: BTreeMap::new(),
             asked: Mutex::default(),
             warnings: Mutex::default(),
         }
@@ -97,8 +100,11 @@ impl Host for TestHost {
         Ok(data.slice(..data.len().min(length as usize)))
     }
 
-    async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
+    async fn resolve_image(&self, wanted: WantedImage) -> Result<Resolution, HostError> {
         self.asked.lock().unwrap().push(wanted.name.clone());
+        if let Some(identifier) = self.moved.get(wanted.reference.to_string().as_str()) {
+            return Ok(Resolution::Elsewhere((*identifier).to_owned()));
+        }
         let mut config = self
             .images
             .get(wanted.reference.to_string().as_str())
@@ -106,11 +112,11 @@ impl Host for TestHost {
             .ok_or_else(|| format!("{}: not found", wanted.reference))?;
         config["architecture"] = wanted.platform.architecture().into();
         let digest = Digest::of(wanted.reference.to_string().as_bytes());
-        Ok(ResolvedImage {
+        Ok(Resolution::Image(ResolvedImage {
             reference: wanted.reference,
             digest,
             config: config.to_string().into(),
-        })
+        }))
     }
 
     async fn source_time(&self, _: pb::SourceOp, _: String) -> Result<Option<i64>, HostError> {

@@ -13,7 +13,7 @@ use super::context::{self, ContextUse, Contexts, DockerfileText};
 use super::lower::Lowered;
 use super::plan::Plan;
 use super::{
-    Attributes, Build, Error, Host, PinnedSource, Problem, Request, ResolvedImage, WantedImage, arguments,
+    Attributes, Build, Error, Host, PinnedSource, Problem, Request, Resolution, WantedImage, arguments,
     epoch, lint,
 };
 use crate::graph::builder::Operation;
@@ -173,7 +173,7 @@ impl<'a, H: Host> Work<'a, H> {
     /// Looks up the images that stages start from. Triggers of a base image may need further images, so until nobody
     /// wants any.
     async fn settle(&mut self, plans: &mut [Plan], attributes: &Attributes) -> Result<(), Error> {
-        let mut images: BTreeMap<WantedImage, ResolvedImage> = BTreeMap::new();
+        let mut images: BTreeMap<WantedImage, Resolution> = BTreeMap::new();
         loop {
             let wanted: BTreeSet<WantedImage> = plans
                 .iter()

@@ -78,7 +78,7 @@ impl Builder {
     /// Adds an operation and returns its first output.
     pub fn add(&mut self, operation: Operation) -> Output {
         let start = self.encoded.len();
-        encode(&operation, &mut self.encoded);
+        encode(&operation.kind, operation.platform, &mut self.encoded);
         self.push(Node::Encoded {
             bytes: start..self.encoded.len(),
             inputs: operation.inputs,
@@ -171,7 +171,7 @@ impl Builder {
                 }
                 Node::Open(operation) => {
                     let mut rest = Vec::new();
-                    encode(operation, &mut rest);
+                    encode(&operation.kind, operation.platform.clone(), &mut rest);
                     let bytes = with_inputs(&operation.inputs, &rest, &digests, &mut buffer);
                     (bytes, metadata(&operation.note), operation.note.lines)
                 }
@@ -218,15 +218,14 @@ impl Builder {
 
 /// Writes the fields of [`pb::Op`] in the order of their numbers, as prost does; the first ones, which are the inputs,
 /// are left out.
-fn encode(operation: &Operation, buffer: &mut Vec<u8>) {
+fn encode(kind: &pb::op::Op, platform: Option<pb::Platform>, buffer: &mut Vec<u8>) {
     let rest = pb::Op {
-        platform: operation.platform.clone(),
+        platform,
         // Other producers always write it, so it is part of the bytes.
         constraints: Some(pb::WorkerConstraints::default()),
         ..pb::Op::default()
     };
-    buffer.reserve(operation.kind.encoded_len() + rest.encoded_len());
-    operation.kind.encode(buffer);
+    kind.encode(buffer);
     rest.encode(buffer).expect(GROWING);
 }
 

@@ -13,8 +13,9 @@ use proto::pb;
 use super::outcome::{Outcome, Reference, References};
 use super::provenance::Scope;
 use super::rules::Rules;
+use super::source_meta::SourceMetaError;
 use super::{Job, SolveError};
-use crate::frontend::{self, Host, HostError, ResolvedImage, WantedImage};
+use crate::frontend::{self, Host, HostError, Resolution, WantedImage};
 use crate::graph::digest_of;
 use crate::ops::file::view_of;
 use crate::store::Snapshot;
@@ -301,12 +302,15 @@ impl Host for JobHost {
         .await?
     }
 
-    async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
-        let looked_up = self.job.looked_up(wanted, &self.rules);
-        Ok(looked_up.await.map(|(image, material)| {
-            self.scope.looked_up(material);
-            image
-        })?)
+    async fn resolve_image(&self, wanted: WantedImage) -> Result<Resolution, HostError> {
+        match self.job.looked_up(wanted, &self.rules).await {
+            Ok((image, material)) => {
+                self.scope.looked_up(material);
+                Ok(Resolution::Image(image))
+            }
+            Err(SourceMetaError::Elsewhere(identifier)) => Ok(Resolution::Elsewhere(identifier)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn source_time(&self, source: pb::SourceOp, name: String) -> Result<Option<i64>, HostError> {

@@ -503,8 +503,16 @@ impl Job {
         let platform = platforms::message(&wanted.platform);
         let allowed = self.allowed(&source, Some(&platform), rules).await?;
         if allowed.identifier != source.identifier {
-            let (_, reference) = allowed.identifier.split_once("://").unwrap_or_default();
-            wanted.reference = reference.parse().map_err(SourceMetaError::Reference)?;
+            let kind = match &wanted.layout {
+                Some(_) => LAYOUT,
+                None => IMAGE,
+            };
+            wanted.reference = match allowed.identifier.split_once("://") {
+                Some((scheme, reference)) if scheme == kind => {
+                    reference.parse().map_err(SourceMetaError::Reference)?
+                }
+                _ => return Err(SourceMetaError::Elsewhere(allowed.identifier)),
+            };
         }
         self.look_up_image(wanted)
             .await

@@ -51,7 +51,7 @@ impl Environment {
     /// `NAME=value` texts.
     pub fn to_pairs(&self) -> Vec<String> {
         self.iter()
-            .map(|(name, value)| format!("{name}={value}"))
+            .map(|(name, value)| [name, "=", value].concat())
             .collect()
     }
 }

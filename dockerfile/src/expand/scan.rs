@@ -56,16 +56,22 @@ impl Words {
     }
 }
 
+pub(super) fn text(how: &Expander, word: &str, environment: &Environment) -> Result<String, ExpandError> {
+    let mut out = Expanded::default();
+    Scanner::new(how, word, environment, None).until(None, how.keep_escapes, &mut out)?;
+    Ok(out.text)
+}
+
 /// The expanded word, and the variables in it.
 pub(super) fn word(
     how: &Expander,
     word: &str,
     environment: &Environment,
 ) -> Result<(String, Names), ExpandError> {
-    let mut scanner = Scanner::new(how, word, environment);
-    let mut out = Expanded::default();
+    let (mut out, mut names) = (Expanded::default(), Names::default());
+    let mut scanner = Scanner::new(how, word, environment, Some(&mut names));
     scanner.until(None, how.keep_escapes, &mut out)?;
-    Ok((out.text, scanner.names))
+    Ok((out.text, names))
 }
 
 /// The words of the expanded text.
@@ -78,7 +84,7 @@ pub(super) fn words(
         words: Some(Words::default()),
         ..Expanded::default()
     };
-    Scanner::new(how, text, environment).until(None, how.keep_escapes, &mut out)?;
+    Scanner::new(how, text, environment, None).until(None, how.keep_escapes, &mut out)?;
     let mut words = out.words.unwrap_or_default();
     words.end();
     Ok(words.complete)
@@ -89,17 +95,23 @@ struct Scanner<'a> {
     environment: &'a Environment,
     /// What is not scanned yet.
     rest: &'a str,
-    names: Names,
+    /// Where variables are noted, if somebody asks.
+    names: Option<&'a mut Names>,
     depth: usize,
 }
 
 impl<'a> Scanner<'a> {
-    fn new(how: &'a Expander, text: &'a str, environment: &'a Environment) -> Self {
+    fn new(
+        how: &'a Expander,
+        text: &'a str,
+        environment: &'a Environment,
+        names: Option<&'a mut Names>,
+    ) -> Self {
         Self {
             how,
             environment,
             rest: text,
-            names: Names::default(),
+            names,
             depth: 0,
         }
     }
@@ -383,13 +395,14 @@ impl<'a> Scanner<'a> {
 
     fn lookup(&mut self, name: &str) -> Option<&'a str> {
         let value = self.environment.get(name);
-        let names = if value.is_some() {
-            &mut self.names.used
-        } else {
-            &mut self.names.missing
-        };
-        if !names.contains(name) {
-            names.insert(name.to_owned());
+        if let Some(names) = &mut self.names {
+            let names = match value {
+                Some(_) => &mut names.used,
+                None => &mut names.missing,
+            };
+            if !names.contains(name) {
+                names.insert(name.to_owned());
+            }
         }
         value
     }

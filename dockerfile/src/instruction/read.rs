@@ -311,9 +311,9 @@ fn copy(entry: &Entry) -> Result<Copy, Problem> {
     if let Some(from) = &from {
         // The stage has to be known before any variable is.
         let expanded = Expander::new('\\')
-            .word(from, &Environment::new())
+            .text(from, &Environment::new())
             .map_err(Problem::Expansion)?;
-        if expanded.text != *from {
+        if expanded != *from {
             return Err(Problem::VariableFrom);
         }
     }

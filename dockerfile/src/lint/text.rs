@@ -86,18 +86,17 @@ impl Linter {
             keywords
                 .extend(commands.map(|command| (keyword(&command.code), command.lines, &command.comments)));
         }
-        let is_lower = |word: &str| word == word.to_lowercase();
+        // Keywords that were read are ASCII.
+        let is_lower = |word: &str| !word.contains(|ch: char| ch.is_ascii_uppercase());
+        let is_upper = |word: &str| !word.contains(|ch: char| ch.is_ascii_lowercase());
         let lower = keywords.iter().filter(|(word, ..)| is_lower(word)).count();
-        let upper = keywords
-            .iter()
-            .filter(|(word, ..)| is_consistent(word) && !is_lower(word))
-            .count();
+        let upper = keywords.iter().filter(|(word, ..)| is_upper(word)).count();
         for (word, lines, comments) in keywords {
-            let (right, name) = match lower > upper {
-                true => (word.to_lowercase(), "lowercase"),
-                false => (word.to_uppercase(), "uppercase"),
+            let (is_right, name) = match lower > upper {
+                true => (is_lower(word), "lowercase"),
+                false => (is_upper(word), "uppercase"),
             };
-            if word != right {
+            if !is_right {
                 let message =
                     format!("Command '{word}' should match the case of the command majority ({name})");
                 self.report(Rule::ConsistentInstructionCasing, message, lines, comments);

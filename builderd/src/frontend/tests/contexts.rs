@@ -167,3 +167,29 @@ fn what_is_wrong_with_a_context_is_named() {
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 }
+
+#[test]
+fn a_policy_puts_something_else_in_the_place_of_a_context() {
+    let dockerfile = "FROM scratch AS one\nFROM scratch\nCOPY --from=one /a /\n";
+    let image = "docker.io/library/golang:1.22";
+    let asked = request(&[("context:one", "docker-image://golang:1.22")]);
+    let built = |moved: &'static str| {
+        let mut host = TestHost::new(dockerfile);
+        host.moved.insert(image, moved);
+        run(build(&host, &asked))
+    };
+    let local = built("local://folder").unwrap();
+    assert_eq!(vertices(&local)[0], "[context one] load from client [\"a\"]");
+    let remote = built("https://example.com/a.tar").unwrap();
+    assert_eq!(vertices(&remote)[0], "[context one] https://example.com/a.tar");
+    let circle = built("docker-image://golang:1.22").unwrap_err().to_string();
+    assert!(circle.contains("again and again"), "{circle}");
+
+    let mut host = TestHost::new("FROM golang:1.22\n");
+    host.moved.insert(image, "local://folder");
+    let refused = run(build(&host, &request(&[]))).unwrap_err().to_string();
+    assert!(
+        refused.contains("local://folder in the place of this image"),
+        "{refused}"
+    );
+}
