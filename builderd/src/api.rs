@@ -54,6 +54,8 @@ pub struct Daemon {
     pub solver: Solver,
     /// What builds may ask for.
     pub entitlements: Vec<Entitlement>,
+    /// Steps reach the network only through the proxy, whatever builds ask for.
+    pub proxy_network: bool,
     /// Platforms to offer, of those that run; empty for all.
     pub platforms: Vec<Platform>,
     /// Labels of the worker, from the configuration.

@@ -41,6 +41,10 @@ pub struct Settings {
     pub devices: Devices,
     /// How steps resolve names.
     pub resolver: executor::Resolver,
+    /// Steps that ask for no network of another kind have the machine's.
+    pub default_is_host: bool,
+    /// Steps reach the network only through the daemon's proxy, whatever clients ask for.
+    pub proxy_network: bool,
     /// Steps that may run at the same time; the daemon's own choice if unset.
     pub steps_at_once: Option<NonZeroUsize>,
     pub log_limit: LogLimit,
@@ -251,6 +255,12 @@ impl Settings {
             labels,
             devices: file.cdi.unwrap_or_default().devices(),
             resolver: file.dns.unwrap_or_default(),
+            default_is_host: flags
+                .oci_worker_net
+                .as_ref()
+                .or(file.worker.oci.network_mode.as_ref())
+                .is_some_and(|mode| mode == arguments::HOST_NETWORK),
+            proxy_network: flags.proxy_network || file.proxy_network,
             steps_at_once: file.worker.oci.max_parallelism.and_then(NonZeroUsize::new),
             log_limit,
             collection: Collection::resolve(flags, &file.worker.oci)?,

@@ -75,6 +75,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         program: "/proc/self/exe".into(),
         devices: settings.devices,
         resolver: settings.resolver,
+        default_is_host: settings.default_is_host,
     });
     let emulators = Emulators::new(BinfmtMisc::at(BINFMT_MISC), InterpreterFolders::default());
     let builds = Arc::<Builds>::default();
@@ -100,6 +101,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
             },
         ),
         entitlements: settings.entitlements,
+        proxy_network: settings.proxy_network,
         platforms: settings.platforms,
         labels: settings.labels,
         hostname: hostname(),

@@ -7,8 +7,10 @@
 
 pub mod cdi;
 mod conversation;
+pub(crate) mod descriptors;
 mod docker;
 mod native;
+pub mod outlet;
 mod protocol;
 mod resolver;
 pub mod runner;
@@ -68,6 +70,8 @@ pub struct Config {
     pub devices: Devices,
     /// How steps resolve names.
     pub resolver: Resolver,
+    /// Steps that ask for no network of another kind have the machine's.
+    pub default_is_host: bool,
 }
 
 impl Config {
@@ -200,6 +204,11 @@ impl Executor {
         &self.shared.config.devices
     }
 
+    /// Whether the default network of steps is meant to be the machine's.
+    pub fn default_is_host(&self) -> bool {
+        self.shared.config.default_is_host
+    }
+
     /// `docker` or `native`, for the worker's labels.
     pub async fn name(&self) -> Result<&'static str, ExecutorError> {
         Ok(match self.shared.backend().await? {
@@ -211,8 +220,8 @@ impl Executor {
     /// What a step's default network is: `bridge` where each sandbox has its own, `host` where it is the daemon's.
     pub async fn network_mode(&self) -> Result<&'static str, ExecutorError> {
         Ok(match self.shared.backend().await? {
-            Backend::Docker(_) => "bridge",
-            Backend::Native => "host",
+            Backend::Docker(_) if !self.default_is_host() => "bridge",
+            Backend::Docker(_) | Backend::Native => "host",
         })
     }
 
@@ -355,9 +364,13 @@ struct Place {
 impl Place {
     const COUNT: usize = 4;
 
-    fn of(step: &Step) -> Self {
+    fn of(step: &Step, default_is_host: bool) -> Self {
         Self {
-            host_network: step.network == NetworkMode::Host,
+            host_network: match step.network {
+                NetworkMode::Host => true,
+                NetworkMode::Default => default_is_host,
+                NetworkMode::None => false,
+            },
             // Its containers cannot open other devices than the usual ones.
             privileged: step.security == SecurityMode::Insecure || !step.devices.is_empty(),
         }
@@ -408,7 +421,7 @@ impl Sandboxes {
         let place = match self.executor.shared.backend().await? {
             // The runner shares the daemon's network and has all its rights already.
             Backend::Native => Place::default(),
-            Backend::Docker(_) => Place::of(step),
+            Backend::Docker(_) => Place::of(step, self.executor.default_is_host()),
         };
         self.started[place.index()]
             .get_or_try_init(|| self.executor.take(place))

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod ops;
 /// Progress is no room: every room reports into it.
 pub mod progress;
+pub mod proxy;
 pub mod session;
 pub mod solver;
 pub mod sources;

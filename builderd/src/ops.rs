@@ -112,6 +112,10 @@ pub enum OpError {
     Device(#[from] crate::executor::cdi::DeviceError),
     #[error("device {0} is requested by the build but not allowed; --allow device=NAME allows it")]
     ForbiddenDevices(String),
+    #[error("cannot make a proxy for the network of the step")]
+    Proxy(#[source] std::io::Error),
+    #[error("cannot make certificates for the proxy of the step")]
+    Authority(#[from] crate::proxy::AuthorityError),
     /// A definition that was built, and fails itself.
     #[error("nested build {name}")]
     Nested {

@@ -21,6 +21,7 @@ mod outcome;
 pub mod platforms;
 mod policy;
 mod provenance;
+mod proxied;
 mod remote;
 mod rules;
 mod sbom;
@@ -50,6 +51,7 @@ pub(crate) use source_meta::{SourceMetaError, wanted_image};
 
 use crate::executor::Executor;
 use crate::progress::{LogLimit, Progress};
+use crate::proxy::Roots;
 use crate::session::Group;
 use crate::sources::http::Downloader;
 use crate::sources::image::Images;
@@ -66,6 +68,8 @@ struct Inner {
     /// Without credentials; each build looks images up in its own client's name.
     registries: registry::Client,
     downloader: Downloader,
+    /// What the servers that steps ask are checked against.
+    roots: Roots,
     platforms: platforms::Platforms,
     flights: Flights,
     producers: provenance::Producers,
@@ -102,6 +106,7 @@ impl Solver {
             executor,
             registries: registry::Client::new(registries, Arc::new(registry::client::Anonymous)),
             downloader: Downloader::default(),
+            roots: Roots::default(),
             platforms,
             flights: Flights::default(),
             producers: provenance::Producers::default(),
@@ -140,6 +145,10 @@ impl Solver {
 
     fn downloader(&self) -> &Downloader {
         &self.0.downloader
+    }
+
+    fn roots(&self) -> &Roots {
+        &self.0.roots
     }
 
     fn flights(&self) -> &Flights {

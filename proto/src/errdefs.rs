@@ -39,8 +39,32 @@ pub enum Detail {
     Decision(Decision),
     /// The operation that failed, and what is left of it to look at.
     Solve(Box<Solve>),
+    /// What provenance that must be complete cannot name.
+    ProvenanceGaps(ProvenanceGaps),
     /// Which program reported the error, and where in it.
     Stack(Stack),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvenanceGaps {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<ProvenanceGap>,
+}
+
+/// A folder, or a request of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProvenanceGap {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub op: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uri: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +284,7 @@ impl Detail {
             Self::Exit(detail) => ("gatewayapi.ExitMessage", to_json(detail)),
             Self::Decision(detail) => ("policysession.DecisionResponse", to_json(detail)),
             Self::Solve(detail) => ("errdefs.Solve", to_json(detail)),
+            Self::ProvenanceGaps(detail) => ("errdefs.ProvenanceMaterialsIncomplete", to_json(detail)),
             Self::Stack(detail) => ("stack.Stack", to_json(detail)),
         };
         prost_types::Any {
@@ -282,6 +307,7 @@ impl Detail {
             "gatewayapi.ExitMessage" => from_json(json).map(Self::Exit),
             "policysession.DecisionResponse" => from_json(json).map(Self::Decision),
             "errdefs.Solve" => from_json(json).map(Box::new).map(Self::Solve),
+            "errdefs.ProvenanceMaterialsIncomplete" => from_json(json).map(Self::ProvenanceGaps),
             "stack.Stack" => from_json(json).map(Self::Stack),
             _ => None,
         }

@@ -93,6 +93,23 @@ impl Llb {
         self.build(file, "llb")
     }
 
+    /// A script on a root file system.
+    pub fn run(&mut self, root: pb::Input, script: &str) -> pb::Input {
+        let op = pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+                cwd: "/".to_owned(),
+                ..pb::Meta::default()
+            }),
+            mounts: vec![pb::Mount {
+                dest: "/".to_owned(),
+                ..pb::Mount::default()
+            }],
+            ..pb::ExecOp::default()
+        };
+        self.add(pb::op::Op::Exec(op), vec![root])
+    }
+
     /// What the definition in a file of `input` comes to.
     pub fn build(&mut self, input: pb::Input, file: &str) -> pb::Input {
         let op = pb::BuildOp {

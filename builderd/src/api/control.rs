@@ -54,7 +54,8 @@ impl Control for Service {
                 .map_err(|error| Status::invalid_argument(proto::chain(&error)))?,
             session: asked.map(|id| sessions.only(id)),
         };
-        let job = Job::new(daemon.solver.clone(), sessions, policy, granted);
+        let proxied = request.proxy_network || daemon.proxy_network;
+        let job = Job::new(daemon.solver.clone(), sessions, policy, granted, proxied);
         let asked = job.asked(
             &request.frontend,
             &request.frontend_attrs,
@@ -265,11 +266,6 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(), Status> {
             Code::InvalidArgument,
             text,
             &[Detail::CompatibilityFeature(detail)],
-        ));
-    }
-    if request.proxy_network {
-        return Err(Status::unimplemented(
-            "a proxy for the network of steps is not supported",
         ));
     }
     granted(daemon, &request.entitlements)?;

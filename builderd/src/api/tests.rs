@@ -52,6 +52,7 @@ impl World {
             program: "/nonexistent".into(),
             devices: Default::default(),
             resolver: Default::default(),
+            default_is_host: false,
         });
         let emulators = Emulators::new(
             BinfmtMisc::at(folder.path().join("none")),
@@ -72,6 +73,7 @@ impl World {
                 registry::Config::default(),
                 solver::Options::default(),
             ),
+            proxy_network: false,
             entitlements: vec![Entitlement::NetworkHost],
             platforms: vec![binfmt::Platform::host()],
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),

@@ -6,6 +6,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::executor::{Choice, runner};
 
+/// The one network mode of workers that has an effect.
+pub(super) const HOST_NETWORK: &str = "host";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "builderd",
@@ -98,6 +101,9 @@ pub struct Serve {
     /// Let builds ask for network.host or security.insecure; repeatable
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow_insecure_entitlement: Vec<String>,
+    /// Let steps reach the network only through the daemon's proxy, in all builds
+    #[arg(long)]
+    pub proxy_network: bool,
     /// How many bytes of each step's output are kept and shown, -1 for all [default: 2097152]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     pub step_log_max_size: Option<i64>,
@@ -132,7 +138,7 @@ pub struct Serve {
     /// Has no effect: snapshots are kept in the daemon's own way
     #[arg(long, value_name = "NAME")]
     pub oci_worker_snapshotter: Option<String>,
-    /// Has no effect: every sandbox has its own network
+    /// Network of steps that ask for none in particular: `host` is the machine's; all others have no effect
     #[arg(long, value_name = "MODE")]
     pub oci_worker_net: Option<String>,
     /// Has no effect: there is no separate runtime
@@ -148,7 +154,12 @@ impl Serve {
     pub(super) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
         [
             ("oci-worker-snapshotter", self.oci_worker_snapshotter.is_some()),
-            ("oci-worker-net", self.oci_worker_net.is_some()),
+            (
+                "oci-worker-net",
+                self.oci_worker_net
+                    .as_deref()
+                    .is_some_and(|mode| mode != HOST_NETWORK),
+            ),
             ("oci-worker-binary", self.oci_worker_binary.is_some()),
             ("rootless", self.rootless),
         ]

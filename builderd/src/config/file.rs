@@ -8,6 +8,7 @@ use serde::Deserialize;
 use toml::Value;
 
 use super::ConfigError;
+use super::arguments::HOST_NETWORK;
 use super::collection::{History, Policy, Space};
 use crate::executor::Resolver;
 use crate::executor::cdi::Devices;
@@ -31,8 +32,8 @@ pub(super) struct File {
     pub worker: Workers,
     #[serde(default)]
     pub registry: BTreeMap<String, RegistrySettings>,
-    #[serde(rename = "proxyNetwork")]
-    proxy_network: Option<Value>,
+    #[serde(default, rename = "proxyNetwork")]
+    pub proxy_network: bool,
     otel: Option<Value>,
     pub cdi: Option<Cdi>,
     pub dns: Option<Resolver>,
@@ -130,7 +131,7 @@ pub(super) struct Oci {
     #[serde(default)]
     pub gcpolicy: Vec<Policy>,
     #[serde(rename = "networkMode")]
-    network_mode: Option<Value>,
+    pub network_mode: Option<String>,
     #[serde(rename = "cniConfigPath")]
     cni_config_path: Option<Value>,
     #[serde(rename = "cniBinaryPath")]
@@ -253,8 +254,8 @@ impl File {
             .iter()
             .filter(|(_, settings)| settings.tlsconfigdir.is_some())
             .map(|(name, _)| format!("registry.{name:?}.tlsconfigdir"));
+        let network = oci.network_mode.iter().find(|mode| *mode != HOST_NETWORK);
         [
-            ("proxyNetwork", &self.proxy_network),
             ("otel", &self.otel),
             ("frontend", &self.frontend),
             ("system", &self.system),
@@ -267,7 +268,6 @@ impl File {
             ("worker.oci.snapshotter", &oci.snapshotter),
             ("worker.oci.rootless", &oci.rootless),
             ("worker.oci.noProcessSandbox", &oci.no_process_sandbox),
-            ("worker.oci.networkMode", &oci.network_mode),
             ("worker.oci.cniConfigPath", &oci.cni_config_path),
             ("worker.oci.cniBinaryPath", &oci.cni_binary_path),
             ("worker.oci.cniPoolSize", &oci.cni_pool_size),
@@ -282,6 +282,7 @@ impl File {
         .into_iter()
         .filter(|(_, value)| value.is_some())
         .map(|(key, _)| key.to_owned())
+        .chain(network.map(|_| "worker.oci.networkMode".to_owned()))
         .chain(registries)
         .collect()
     }

@@ -77,11 +77,32 @@ fn an_unknown_key_is_named_with_its_line_and_the_likely_one() {
 #[test]
 fn keys_and_flags_without_effect_are_named() {
     let toml = "[worker.oci]\nsnapshotter = \"native\"\n[worker.containerd]\nnamespace = \"x\"\n";
-    let settings = resolve(&["--rootless", "--oci-worker-net=host"], toml).unwrap();
+    let settings = resolve(&["--rootless", "--oci-worker-net=cni"], toml).unwrap();
     assert_eq!(
         settings.without_effect,
         ["worker.oci.snapshotter", "--oci-worker-net", "--rootless"]
     );
+}
+
+#[test]
+fn the_network_of_steps_is_said_by_flag_or_file() {
+    let network = |arguments: &[&str], toml: &str| {
+        let settings = resolve(arguments, toml).unwrap();
+        (
+            settings.proxy_network,
+            settings.default_is_host,
+            settings.without_effect,
+        )
+    };
+    let nothing = Vec::<String>::new;
+    assert_eq!(network(&[], ""), (false, false, nothing()));
+    let both = ["--proxy-network", "--oci-worker-net=host"];
+    assert_eq!(network(&both, ""), (true, true, nothing()));
+    let file = "proxyNetwork = true\n[worker.oci]\nnetworkMode = \"host\"\n";
+    assert_eq!(network(&[], file), (true, true, nothing()));
+    let bridge = "[worker.oci]\nnetworkMode = \"bridge\"\n";
+    let named = vec!["worker.oci.networkMode".to_owned()];
+    assert_eq!(network(&[], bridge), (false, false, named));
 }
 
 #[test]

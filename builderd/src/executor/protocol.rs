@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{Attached, ExitStatus, Step, Stream, TerminalSize};
 
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Secrets arrive inside `Start`, at most 500 KiB each, as JSON numbers.
 pub(super) const MAX_FRAME: usize = 16 << 20;

@@ -10,6 +10,7 @@ mod files;
 mod housing;
 mod identity;
 mod launch;
+mod limits;
 mod mounting;
 mod network;
 mod overlay;
@@ -17,6 +18,7 @@ mod proc_files;
 mod seccomp;
 mod sys;
 mod talk;
+mod trust;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -130,6 +132,8 @@ enum Waited {
     Report(u64),
     Terminal(u64),
     Input(u64),
+    /// The daemon wants a socket for a step.
+    Link(u64),
     End(u64),
 }
 
@@ -151,6 +155,7 @@ impl Runner {
                     Waited::Report(id) => self.hear(id)?,
                     Waited::Terminal(id) => self.accept_terminal(id)?,
                     Waited::Input(id) => self.pass_on(id)?,
+                    Waited::Link(id) => self.connect(id),
                     Waited::End(id) => self.finish(id, &mut chunk)?,
                 }
             }
@@ -181,6 +186,10 @@ impl Runner {
                     waited.push(Waited::Input(id));
                     set.push(PollFd::new(input, PollFlags::POLLOUT));
                 }
+            }
+            if let Some(link) = &step.link {
+                waited.push(Waited::Link(id));
+                set.push(PollFd::new(link.socket(), PollFlags::POLLIN));
             }
             waited.push(Waited::End(id));
             set.push(PollFd::new(step.process.as_fd(), PollFlags::POLLIN));
@@ -295,6 +304,19 @@ impl Runner {
             _ => return Ok(()),
         }
         self.send(&Reply::Started { id })
+    }
+
+    /// Gives the daemon what it needs to connect a step to the sandbox's network.
+    fn connect(&mut self, id: u64) {
+        if let Some(step) = self.steps.get_mut(&id)
+            && let Some(link) = &step.link
+        {
+            // Without an answer the daemon's connection fails, and the step is told so.
+            match link.answer() {
+                Ok(true) => {}
+                Ok(false) | Err(_) => step.link = None,
+            }
+        }
     }
 
     fn accept_terminal(&mut self, id: u64) -> io::Result<()> {

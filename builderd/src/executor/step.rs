@@ -30,6 +30,24 @@ pub struct Step {
     pub shm_size: Option<u64>,
     /// Devices of the machine that it may use.
     pub devices: Vec<DeviceNode>,
+    /// Its only way out, which goes through the daemon to the network that `network` says.
+    pub outlet: Option<OutletLink>,
+}
+
+/// Where a step with an outlet finds it, on its own loopback interface.
+pub const OUTLET_PORT: u16 = 10389;
+
+/// What the daemon asks the runner for: a socket of this kind.
+pub(super) const OUTLET_IPV4: u8 = 4;
+pub(super) const OUTLET_IPV6: u8 = 6;
+
+/// The daemon as a step's only way out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutletLink {
+    /// The socket of the daemon, in the state folder, that the step's listener is handed to.
+    pub socket: PathBuf,
+    /// A certificate in PEM that the step shall trust, beside those that its root holds.
+    pub authority: String,
 }
 
 /// A device that a step finds at `path`.
@@ -61,8 +79,35 @@ impl Step {
             ulimits: Vec::new(),
             shm_size: None,
             devices: Vec::new(),
+            outlet: None,
         }
     }
+
+    /// Whether it has a network namespace of its own.
+    pub fn has_own_network(&self) -> bool {
+        self.network == NetworkMode::None || self.outlet.is_some()
+    }
+
+    /// Leaves it no way out but `link`, of which its programs are told by the usual variables.
+    pub fn leave_through(&mut self, link: OutletLink) {
+        let proxy = format!("http://127.0.0.1:{OUTLET_PORT}");
+        for (name, value) in [
+            ("HTTP_PROXY", proxy.as_str()),
+            ("HTTPS_PROXY", &proxy),
+            ("NO_PROXY", "127.0.0.1,localhost,::1"),
+        ] {
+            for name in [name.to_owned(), name.to_ascii_lowercase()] {
+                self.env.retain(|variable| !names(variable, &name));
+                self.env.push(format!("{name}={value}"));
+            }
+        }
+        self.outlet = Some(link);
+    }
+}
+
+/// Whether this is the variable of that name.
+fn names(variable: &str, name: &str) -> bool {
+    variable.split('=').next() == Some(name)
 }
 
 /// Layer folders joined by overlayfs; without an upper folder it is read-only.

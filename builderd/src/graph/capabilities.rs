@@ -12,6 +12,7 @@ pub const OPERATIONS: &[&str] = &[
     "exec.meta.base",
     "exec.meta.cdi",
     "exec.meta.network",
+    "exec.meta.network.proxy",
     "exec.meta.proxyenv",
     "exec.meta.removemountstubs.recursive",
     "exec.meta.security",

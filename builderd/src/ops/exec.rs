@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::OpError;
 use super::remains::{Remains, Remnant};
 use crate::executor::step::{
-    ExtraHost, FileSystem, Mount, NetworkMode, SecurityMode, Source, Step, StepError, Stream, Ulimit,
-    Writable,
+    ExtraHost, FileSystem, Mount, NetworkMode, OutletLink, SecurityMode, Source, Step, StepError, Stream,
+    Ulimit, Writable,
 };
 use crate::executor::{Sandboxes, cdi};
 use crate::progress::{LogStream, VertexProgress};
@@ -50,6 +50,8 @@ pub struct Surroundings<'a> {
     pub sandboxes: &'a Sandboxes,
     pub progress: &'a VertexProgress,
     pub cancel: &'a CancellationToken,
+    /// Its only way out, if it shall have one.
+    pub outlet: Option<OutletLink>,
 }
 
 /// Runs the operation to its end; dropping the future kills the process.
@@ -65,8 +67,12 @@ pub async fn run(
         sandboxes,
         progress,
         cancel,
+        ref outlet,
     } = *surroundings;
-    let plan = Plan::of(op, inputs, &lent, store)?;
+    let mut plan = Plan::of(op, inputs, &lent, store)?;
+    if let Some(link) = outlet {
+        plan.step.leave_through(link.clone());
+    }
     let command = plan.step.args.join(" ");
     let output = |stream: Stream, bytes: Bytes| {
         let stream = match stream {
@@ -176,8 +182,10 @@ pub(crate) fn prepare(
     inputs: &[Snapshot],
     lent: Lent,
     store: &Store,
+    outlet: Option<OutletLink>,
 ) -> Result<Prepared, OpError> {
-    let plan = Plan::of(op, inputs, &lent, store)?;
+    let mut plan = Plan::of(op, inputs, &lent, store)?;
+    plan.step.outlet = outlet;
     let drafts = plan.outputs.into_iter().filter_map(|planned| planned.draft);
     Ok(Prepared {
         step: plan.step,
@@ -198,7 +206,7 @@ pub(crate) fn process(
 ) -> Result<Step, OpError> {
     let mut env = environment(&meta);
     env.extend(secrets.variables(op)?);
-    Ok(Step {
+    let mut step = Step {
         args: meta.args,
         env,
         cwd: Some(meta.cwd)
@@ -207,7 +215,11 @@ pub(crate) fn process(
         user: meta.user,
         security: security(op)?,
         ..home.clone()
-    })
+    };
+    if let Some(link) = step.outlet.take() {
+        step.leave_through(link);
+    }
+    Ok(step)
 }
 
 /// What becomes of a mount.

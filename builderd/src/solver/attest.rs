@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use proto::errdefs::{Detail, ProvenanceGap, ProvenanceGaps};
 use proto::pb;
 
 use super::outcome::{Attested, Outcome, Reference};
-use super::provenance::{Asked, Options, Scope, Subject};
+use super::provenance::{Asked, Gaps, Options, Scope, Subject};
 use super::{Job, SolveError};
 use crate::exporters::{Attestation, AttestationContent, INLINE_ONLY, Provenance, REASON, Slsa};
+
+/// Requests that an error names; it travels in a header.
+const MOST_SHOWN: usize = 10;
 
 const SBOM_GENERATOR: &str = "docker/buildkit-syft-scanner:stable-1";
 
@@ -47,12 +51,8 @@ pub enum AttestError {
     },
     #[error("sbom generator cannot be empty")]
     NoGenerator,
-    #[error(
-        "provenance materials are incomplete: the build uses folders of the client ({}), which cannot be named; \
-         build from a repository or leave complete-materials out",
-        .0.join(", ")
-    )]
-    Incomplete(Vec<String>),
+    #[error("provenance materials are incomplete: {}; or leave complete-materials out", gaps(.0))]
+    Incomplete(Box<Gaps>),
     #[error("scanner {0} does not have cmd")]
     NoCommand(String),
     #[error("the config of scanner {image} cannot be read")]
@@ -67,6 +67,53 @@ pub enum AttestError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// What is missing, and what helps.
+fn gaps(gaps: &Gaps) -> String {
+    let mut text = Vec::new();
+    if !gaps.folders.is_empty() {
+        text.push(format!(
+            "the build uses folders of the client ({}), which cannot be named: build from a repository",
+            gaps.folders.join(", ")
+        ));
+    }
+    for missed in gaps.requests.iter().take(MOST_SHOWN) {
+        let request = match missed.request.url.as_str() {
+            "" => "what it took from the network is not known".to_owned(),
+            url => format!("the answer to {} {url} is not known", missed.request.method),
+        };
+        text.push(format!(
+            "of process {:?} {request} ({}): let it succeed with plain GET requests",
+            missed.command, missed.request.reason
+        ));
+    }
+    if let Some(more @ 1..) = gaps.requests.len().checked_sub(MOST_SHOWN) {
+        text.push(format!("and {more} more requests"));
+    }
+    text.join("; ")
+}
+
+impl AttestError {
+    /// For clients that show what is missing in their own way.
+    pub(super) fn detail(&self) -> Option<Detail> {
+        let Self::Incomplete(gaps) = self else { return None };
+        let folders = gaps.folders.iter().map(|name| ProvenanceGap {
+            name: name.clone(),
+            reason: "local_source".to_owned(),
+            ..ProvenanceGap::default()
+        });
+        let requests = gaps.requests.iter().take(MOST_SHOWN).map(|missed| ProvenanceGap {
+            op: missed.operation.clone(),
+            name: missed.command.clone(),
+            method: missed.request.method.clone(),
+            uri: missed.request.url.clone(),
+            reason: missed.request.reason.clone(),
+        });
+        Some(Detail::ProvenanceGaps(ProvenanceGaps {
+            incomplete: folders.chain(requests).collect(),
+        }))
+    }
 }
 
 impl AttestRequest {
@@ -273,7 +320,7 @@ impl Job {
             let environment = self.solver().environment();
             let mut provenance = options
                 .predicate(subject, &ids, self.notes(), environment)
-                .map_err(AttestError::Incomplete)?;
+                .map_err(|gaps| AttestError::Incomplete(Box::new(gaps)))?;
             for (digest, number) in &provenance.steps {
                 let outputs = self.finished(digest);
                 for (index, snapshot) in outputs.iter().flat_map(|outputs| outputs.iter()).enumerate() {

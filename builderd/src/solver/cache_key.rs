@@ -13,9 +13,12 @@ use crate::store::{CacheKey, Snapshot};
 /// Raised when the meaning of an operation, and so the result of equal bytes, changes.
 const VERSION: u32 = 1;
 
-/// The key of an operation on the given inputs.
-pub fn of_operation(op: &pb::Op, inputs: &[Snapshot]) -> CacheKey {
-    let operation = operation(op);
+/// Marks the steps of a build whose network is the proxy: they see another world.
+const PROXIED: &[u8] = b"\0proxied";
+
+/// The key of an operation on the given inputs; `proxied` if it is a step with the proxy for its network.
+pub fn of_operation(op: &pb::Op, proxied: bool, inputs: &[Snapshot]) -> CacheKey {
+    let operation = operation(op, proxied);
     let inputs: Vec<Vec<u8>> = inputs.iter().map(layers).collect();
     CacheKey::new(
         "operation",
@@ -26,12 +29,12 @@ pub fn of_operation(op: &pb::Op, inputs: &[Snapshot]) -> CacheKey {
 }
 
 /// The digest of an operation, whatever its inputs: the same on every machine.
-pub fn portable(op: &pb::Op) -> Digest {
-    Digest::of(&[&b"trimaran "[..], &VERSION.to_le_bytes(), &operation(op)].concat())
+pub fn portable(op: &pb::Op, proxied: bool) -> Digest {
+    Digest::of(&[&b"trimaran "[..], &VERSION.to_le_bytes(), &operation(op, proxied)].concat())
 }
 
 /// What of an operation counts, whatever its inputs.
-pub fn operation(op: &pb::Op) -> Vec<u8> {
+pub fn operation(op: &pb::Op, proxied: bool) -> Vec<u8> {
     let mut op = op.clone();
     op.inputs.clear();
     op.constraints = None;
@@ -40,7 +43,11 @@ pub fn operation(op: &pb::Op) -> Vec<u8> {
     {
         meta.proxy_env = None;
     }
-    op.encode_to_vec()
+    let mut bytes = op.encode_to_vec();
+    if proxied {
+        bytes.extend_from_slice(PROXIED);
+    }
+    bytes
 }
 
 /// Layer ids hold no NUL, so ending each with one tells them apart.
@@ -78,24 +85,29 @@ mod tests {
     #[test]
     fn proxies_do_not_change_the_key_but_arguments_and_inputs_do() {
         let one = [Snapshot::default().with(LayerId::new("one"))];
-        let key = of_operation(&exec(&["true"], "a"), &one);
-        assert_eq!(key, of_operation(&exec(&["true"], "b"), &one));
-        assert_ne!(key, of_operation(&exec(&["false"], "a"), &one));
+        let key = of_operation(&exec(&["true"], "a"), false, &one);
+        assert_eq!(key, of_operation(&exec(&["true"], "b"), false, &one));
+        assert_ne!(key, of_operation(&exec(&["false"], "a"), false, &one));
+        assert_ne!(key, of_operation(&exec(&["true"], "a"), true, &one));
         assert_ne!(
             key,
-            of_operation(&exec(&["true"], "a"), &[one[0].with(LayerId::new("two"))])
+            of_operation(&exec(&["true"], "a"), false, &[one[0].with(LayerId::new("two"))])
         );
         assert_ne!(
             key,
-            of_operation(&exec(&["true"], "a"), &[one[0].clone(), Snapshot::default()])
+            of_operation(
+                &exec(&["true"], "a"),
+                false,
+                &[one[0].clone(), Snapshot::default()]
+            )
         );
         let split = [
             Snapshot::default().with(LayerId::new("on")),
             Snapshot::default().with(LayerId::new("e")),
         ];
         assert_ne!(
-            of_operation(&exec(&[], ""), &one),
-            of_operation(&exec(&[], ""), &split)
+            of_operation(&exec(&[], ""), false, &one),
+            of_operation(&exec(&[], ""), false, &split)
         );
     }
 }

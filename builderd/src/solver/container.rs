@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::Job;
+use super::proxied::Proxied;
 use crate::executor::step::{Attached, Mount, Secret, Source, Step, StepError};
 use crate::executor::{Conversation, Launch};
 use crate::ops::OpError;
@@ -76,6 +77,8 @@ pub(crate) struct Container {
     failure: Mutex<Option<String>>,
     _cancels: DropGuard,
     _props: Props,
+    /// Its network, if that is the proxy's; it ends with the container.
+    _proxy: Option<Proxied>,
 }
 
 impl Job {
@@ -105,7 +108,9 @@ impl Job {
             self.fetch_files(input).await?;
         }
         let lent = self.lent(&op, &inputs, false).await?;
-        let prepared = exec::prepare(&op, &inputs, lent, self.store())?;
+        let proxy = self.proxy_for(&op)?;
+        let outlet = proxy.as_ref().map(Proxied::link);
+        let prepared = exec::prepare(&op, &inputs, lent, self.store(), outlet)?;
         let cancel = self.cancellation().child_token();
         Ok(Container {
             job: Arc::clone(self),
@@ -119,6 +124,7 @@ impl Job {
             _cancels: cancel.clone().drop_guard(),
             cancel,
             _props: prepared.props,
+            _proxy: proxy,
         })
     }
 }

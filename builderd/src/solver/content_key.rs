@@ -4,6 +4,7 @@ use proto::pb;
 
 use super::job::Done;
 use super::{Job, cache_key};
+use crate::graph::Vertex;
 use crate::ops::{self, OpError};
 use crate::store::{CacheKey, CachedResult, Snapshot};
 
@@ -16,6 +17,16 @@ impl Job {
             outputs: hit.outputs,
             cached: true,
         })
+    }
+
+    /// The same for a step, with what it fetched.
+    pub(super) fn recall_step(&self, vertex: &Vertex, key: &CacheKey, content_key: CacheKey) -> Option<Done> {
+        let fetched = self.fetched_under(vertex, &content_key)?;
+        let hit = self.recall_content(key, Some(content_key))?;
+        if let Some(fetched) = fetched {
+            self.remember_fetched(vertex, &[*key], fetched);
+        }
+        Some(hit)
     }
 
     pub(super) fn remember_content(&self, content_key: Option<CacheKey>, done: &Done) {
@@ -35,7 +46,7 @@ impl Job {
         if ops::exec::bases(exec, inputs.len())?.len() == inputs.len() {
             return Ok(None);
         }
-        let operation = cache_key::operation(op);
+        let operation = cache_key::operation(op, self.proxies(op));
         let (exec, inputs, store) = (exec.clone(), inputs.to_vec(), self.store().clone());
         let pool = store.pool().clone();
         pool.run(move || ops::exec::content_key(&exec, &operation, &inputs, &store))

@@ -133,12 +133,8 @@ impl SolveError {
                 }
                 details
             }
-            Self::Load(_)
-            | Self::Attest(_)
-            | Self::Rules(_)
-            | Self::Cache(_)
-            | Self::Request(_)
-            | Self::Canceled => Vec::new(),
+            Self::Attest(error) => error.detail().into_iter().collect(),
+            Self::Load(_) | Self::Rules(_) | Self::Cache(_) | Self::Request(_) | Self::Canceled => Vec::new(),
         }
     }
 }

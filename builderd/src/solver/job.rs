@@ -1,7 +1,8 @@
 //! One build: its graph, what of it is done, and everything that ends with it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use binfmt::Platform;
 use futures::future::BoxFuture;
@@ -14,6 +15,7 @@ use super::nested::Nesting;
 use super::outcome::Reference;
 use super::policy::SourcePolicy;
 use super::provenance::Notes;
+use super::proxied::Proxied;
 use super::remote::Caches;
 use super::rules::Rules;
 use super::schedule::{self, Outputs};
@@ -25,6 +27,7 @@ use crate::graph::{Edge, Graph, Vertex};
 use crate::ops::remains::Remains;
 use crate::ops::{self, OpError};
 use crate::progress::{Progress, VertexProgress};
+use crate::proxy::Authority;
 use crate::session::Group;
 use crate::sources::image::Images;
 use crate::store::view::{Found, LastLink};
@@ -50,6 +53,10 @@ pub struct Job {
     sessions: Group,
     policy: SourcePolicy,
     entitlements: Entitlements,
+    /// The network of steps is the proxy.
+    proxied: bool,
+    /// Whom those steps trust; made for the first of them.
+    authority: OnceLock<Arc<Authority>>,
     graph: Mutex<Graph>,
     finished: Mutex<HashMap<String, Outputs>>,
     caches: Caches,
@@ -82,6 +89,7 @@ impl Job {
         sessions: Group,
         policy: SourcePolicy,
         entitlements: Entitlements,
+        proxied: bool,
     ) -> Arc<Self> {
         let store = solver.store().leased();
         Arc::new(Self {
@@ -93,11 +101,13 @@ impl Job {
             sessions,
             policy,
             entitlements,
+            proxied,
+            authority: OnceLock::new(),
             graph: Mutex::default(),
             finished: Mutex::default(),
             caches: Caches::default(),
             references: Mutex::default(),
-            notes: Notes::default(),
+            notes: Notes::of(proxied),
             seen: Seen::default(),
             nesting: Nesting::default(),
             remnants: Mutex::default(),
@@ -141,6 +151,14 @@ impl Job {
         &self.notes
     }
 
+    pub(super) fn is_proxied(&self) -> bool {
+        self.proxied
+    }
+
+    pub(super) fn known_authority(&self) -> &OnceLock<Arc<Authority>> {
+        &self.authority
+    }
+
     pub(super) fn nesting(&self) -> &Nesting {
         &self.nesting
     }
@@ -164,12 +182,16 @@ impl Job {
         definition: &pb::Definition,
         rules: &Rules,
     ) -> Result<Option<Edge>, SolveError> {
-        let rewritten = self.rules().rewrite(definition)?;
-        let definition = rewritten.as_ref().unwrap_or(definition);
-        let rewritten = rules.rewrite(definition)?;
+        let mut definition = Cow::Borrowed(definition);
+        for rules in [self.rules(), rules] {
+            if let Some(rewritten) = rules.rewrite(&definition)? {
+                self.notes.renamed(rewritten.renamed);
+                definition = Cow::Owned(rewritten.definition);
+            }
+        }
         let mut graph = self.graph();
         let known = graph.len();
-        let edge = graph.load(rewritten.as_ref().unwrap_or(definition))?;
+        let edge = graph.load(&definition)?;
         // Before anything is run: a build that lacks a right fails at once.
         for vertex in (known..graph.len()).map(|index| graph.vertex(index)) {
             if let Some(pb::op::Op::Exec(op)) = &vertex.op.op
@@ -285,8 +307,9 @@ impl Job {
         if vertex.metadata.ignore_cache || !self.may_have_result(&vertex.op) {
             return None;
         }
-        let hit = self.store.lookup(&cache_key::of_operation(&vertex.op, inputs))?;
-        Some(hit.outputs.into())
+        let key = cache_key::of_operation(&vertex.op, self.proxies(&vertex.op), inputs);
+        let hit = self.store.lookup(&key)?;
+        self.recall_fetched(vertex, &key).then(|| hit.outputs.into())
     }
 
     /// Whether results of an operation are recorded, and this build may use them: not even what an earlier build made is
@@ -351,14 +374,17 @@ impl Job {
             _ => {}
         }
         let store = &self.store;
-        let key = cache_key::of_operation(&vertex.op, inputs);
+        let key = cache_key::of_operation(&vertex.op, self.proxies(&vertex.op), inputs);
         let fresh = vertex.metadata.ignore_cache;
         let _flight = if fresh {
             None
         } else {
             Some(self.solver.flights().lock(key).await)
         };
-        if !fresh && let Some(hit) = store.lookup(&key) {
+        if !fresh
+            && let Some(hit) = store.lookup(&key)
+            && self.recall_fetched(vertex, &key)
+        {
             return Ok(Done {
                 outputs: hit.outputs,
                 cached: true,
@@ -370,7 +396,10 @@ impl Job {
                 self.fetch(inputs, progress).await?;
                 self.check_sources(op, inputs, remains).await?;
                 let content_key = self.step_content_key(op, &vertex.op, inputs).await?;
-                if !fresh && let Some(hit) = self.recall_content(&key, content_key) {
+                if !fresh
+                    && let Some(content_key) = content_key
+                    && let Some(hit) = self.recall_step(vertex, &key, content_key)
+                {
                     return Ok(hit);
                 }
                 // Before the turn: who waits for a cache must not keep the one who has it from running.
@@ -380,13 +409,24 @@ impl Job {
                 // Dropping this future — a sibling failed, the client went away — must end the process too.
                 let cancel = self.cancel.child_token();
                 let _guard = cancel.clone().drop_guard();
+                let proxy = self.proxy_for(op)?;
                 let surroundings = ops::exec::Surroundings {
                     store,
                     sandboxes: &self.sandboxes,
                     progress,
                     cancel: &cancel,
+                    outlet: proxy.as_ref().map(Proxied::link),
                 };
-                let outputs = ops::exec::run(op, inputs, lent, &surroundings, remains).await?;
+                let outputs = ops::exec::run(op, inputs, lent, &surroundings, remains).await;
+                let fetched = match &proxy {
+                    Some(proxy) => Some(proxy.finish(progress).await),
+                    None => None,
+                };
+                let outputs = outputs?;
+                if let Some(fetched) = fetched {
+                    let keys: Vec<CacheKey> = [key].into_iter().chain(content_key).collect();
+                    self.remember_fetched(vertex, &keys, fetched);
+                }
                 let done = self.made(&key, outputs);
                 self.remember_content(content_key, &done);
                 Ok(done)

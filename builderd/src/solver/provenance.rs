@@ -16,9 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use registry::Digest;
 
+use crate::proxy::Fetched;
 use crate::sources::blob::BlobPlace;
 
-pub use capture::Subject;
+pub use capture::{Gaps, Subject};
 pub use predicate::Options;
 pub(super) use producers::{Producers, Registration};
 pub use request::Asked;
@@ -69,23 +70,31 @@ pub struct Notes {
     compatibility: OnceLock<i64>,
     /// By the digest of their operation.
     materials: Mutex<HashMap<String, Material>>,
+    /// What steps with the proxy for their network fetched, by the digest of their operation.
+    fetched: Mutex<HashMap<String, Fetched>>,
+    /// The digests of operations in graphs by those in the definitions that they came in.
+    renamed: Mutex<HashMap<String, String>>,
+    /// The network of steps is the proxy.
+    proxied: bool,
     registrations: Mutex<Vec<Registration>>,
 }
 
-impl Default for Notes {
-    fn default() -> Self {
+impl Notes {
+    /// Of a build; `proxied` if the network of its steps is the proxy.
+    pub fn of(proxied: bool) -> Self {
         Self {
             started: jiff::Timestamp::now(),
             invocation: format!("{:032x}", rand::random::<u128>()),
             scope: OnceLock::new(),
             compatibility: OnceLock::new(),
             materials: Mutex::default(),
+            fetched: Mutex::default(),
+            renamed: Mutex::default(),
+            proxied,
             registrations: Mutex::default(),
         }
     }
-}
 
-impl Notes {
     /// Says what the client asked of the daemon. Once, before anything is solved.
     pub fn begin(&self, asked: Asked, compatibility: i64) {
         self.scope.set(Arc::new(Scope::of_build(asked))).ok();
@@ -106,8 +115,37 @@ impl Notes {
         lock(&self.materials).insert(operation.to_owned(), material);
     }
 
-    fn materials(&self) -> MutexGuard<'_, HashMap<String, Material>> {
-        lock(&self.materials)
+    fn material_of(&self, operation: &str) -> Option<Material> {
+        self.find(&self.materials, operation)
+    }
+
+    /// What the step with this digest fetched through the proxy.
+    pub fn fetched(&self, operation: &str, fetched: Fetched) {
+        lock(&self.fetched).insert(operation.to_owned(), fetched);
+    }
+
+    fn fetched_by(&self, operation: &str) -> Option<Fetched> {
+        self.find(&self.fetched, operation)
+    }
+
+    /// Says that operations have other digests now, as a policy put other sources in the place of theirs.
+    pub fn renamed(&self, names: HashMap<String, String>) {
+        lock(&self.renamed).extend(names);
+    }
+
+    fn find<T: Clone>(&self, noted: &Mutex<HashMap<String, T>>, operation: &str) -> Option<T> {
+        /// The rules of a build, and those of a request in it.
+        const MOST_NAMES: usize = 2;
+        let noted = lock(noted);
+        let renamed = lock(&self.renamed);
+        let mut name = operation;
+        for _ in 0..MOST_NAMES {
+            match (noted.get(name), renamed.get(name)) {
+                (None, Some(other)) => name = other,
+                (found, _) => return found.cloned(),
+            }
+        }
+        noted.get(name).cloned()
     }
 
     pub(super) fn keep(&self, registration: Registration) {

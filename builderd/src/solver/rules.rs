@@ -51,6 +51,14 @@ pub enum RuleError {
 #[derive(Debug, Default)]
 pub struct Rules(Vec<Vec<Compiled>>);
 
+/// A definition in which sources have become others.
+#[derive(Debug)]
+pub struct Rewritten {
+    pub definition: pb::Definition,
+    /// The digests of its operations by those that they had.
+    pub renamed: HashMap<String, String>,
+}
+
 #[derive(Debug)]
 struct Compiled {
     action: PolicyAction,
@@ -112,7 +120,7 @@ impl Rules {
     }
 
     /// A definition with what the rules make of its sources; `None` if that is the same.
-    pub fn rewrite(&self, definition: &pb::Definition) -> Result<Option<pb::Definition>, RuleError> {
+    pub fn rewrite(&self, definition: &pb::Definition) -> Result<Option<Rewritten>, RuleError> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -162,7 +170,10 @@ impl Rules {
                 .map(|(digest, locations)| (name(digest), locations))
                 .collect();
         }
-        Ok(Some(rewritten))
+        Ok(Some(Rewritten {
+            definition: rewritten,
+            renamed,
+        }))
     }
 }
 
@@ -468,6 +479,7 @@ mod tests {
             Some("docker-image://b"),
         )];
         let rewritten = rules(&given).unwrap().rewrite(&definition).unwrap().unwrap();
+        let rewritten = rewritten.definition;
         let digest = digest_of(&rewritten.def[0]);
         assert!(rewritten.metadata.contains_key(&digest));
         let end = pb::Op::decode(&rewritten.def[1][..]).unwrap();

@@ -176,6 +176,7 @@ fn config(state: &Path, choice: Choice) -> Config {
         program: env!("CARGO_BIN_EXE_builderd").into(),
         devices: Default::default(),
         resolver: Default::default(),
+        default_is_host: false,
     }
 }
 

@@ -41,6 +41,7 @@ impl World {
             program: env!("CARGO_BIN_EXE_builderd").into(),
             devices: Default::default(),
             resolver: Default::default(),
+            default_is_host: false,
         });
         Solver::new(
             store,
@@ -69,6 +70,7 @@ impl World {
             Sessions::new().group(Vec::<String>::new()),
             SourcePolicy::default(),
             entitlements,
+            false,
         )
     }
 
@@ -444,6 +446,7 @@ async fn a_root_with_the_same_layer_twice_runs() {
         sandboxes: &sandboxes,
         progress: &vertex,
         cancel: &cancel,
+        outlet: None,
     };
     let outputs = builderd::ops::exec::run(
         &op,

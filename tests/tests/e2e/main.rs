@@ -36,6 +36,7 @@ mod nodes;
 mod peers;
 mod platforms;
 mod policies;
+mod proxied;
 mod records;
 mod registries;
 mod sources;

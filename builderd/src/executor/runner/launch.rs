@@ -3,6 +3,7 @@
 //! The child is PID 1 of its own PID namespace, so its death ends all of the step. It reports back through a pipe that
 //! the program's start closes: which mount points it had to make, and what kept the program from starting.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
@@ -21,12 +22,13 @@ use super::devices::Nodes;
 use super::housing::Housing;
 use super::identity::{self, Identity};
 use super::mounting::{self, Doing, SetupError};
+use super::network::Link;
 use super::proc_files::{self, Cover};
 use super::talk::{self, Talk};
 use super::volumes::{self, Targets};
-use super::{capabilities, devices, files, network, overlay, sys};
+use super::{capabilities, devices, files, limits, network, overlay, sys, trust};
 use crate::executor::protocol::MAX_FRAME;
-use crate::executor::step::{Attached, ExitStatus, NetworkMode, SecurityMode, Step, Stream};
+use crate::executor::step::{Attached, ExitStatus, SecurityMode, Step, Stream};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -35,6 +37,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 enum Report {
     /// Mount points made in the upper folder, as paths below the root, outermost first.
     Made(Vec<PathBuf>),
+    /// Files in which the certificate of the outlet was shown, as paths below the root.
+    Trusting(Vec<PathBuf>),
     Failed(String),
 }
 
@@ -53,6 +57,10 @@ pub(super) struct Running {
     /// Keeps the step's mounts until its end was told: taking them down takes the kernel half a millisecond that
     /// nobody needs to wait for. Absent before Linux 6.11.
     mounts: Option<OwnedFd>,
+    /// Through which the daemon asks for sockets in the sandbox's network.
+    pub(super) link: Option<Link>,
+    /// What it was made to trust.
+    authority: Option<String>,
 }
 
 impl Running {
@@ -91,7 +99,7 @@ impl Running {
 
     /// Whether its program runs: it is through with its report, in which no failure is.
     pub(super) fn runs(&self) -> bool {
-        let failed = |entry| !matches!(entry, Ok(Report::Made(_)));
+        let failed = |entry| !matches!(entry, Ok(Report::Made(_) | Report::Trusting(_)));
         let mut entries = serde_json::Deserializer::from_slice(&self.reported).into_iter::<Report>();
         self.report.is_none() && !entries.any(failed)
     }
@@ -111,6 +119,11 @@ impl Running {
                 Ok(Report::Made(paths)) => {
                     if let Some(upper) = &self.upper {
                         volumes::remove_made(upper, &paths);
+                    }
+                }
+                Ok(Report::Trusting(paths)) => {
+                    if let (Some(upper), Some(authority)) = (&self.upper, &self.authority) {
+                        trust::forget(upper, &paths, authority);
                     }
                 }
                 Ok(Report::Failed(reason)) => return Err(reason),
@@ -145,9 +158,14 @@ pub(super) fn start(
     let (report, report_writer) = super::pipe().doing(|| "making a pipe".into())?;
     let (talk, ends) = talk_with(attached).doing(|| "making its input".into())?;
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if step.network == NetworkMode::None {
+    if step.has_own_network() {
         namespaces |= libc::CLONE_NEWNET;
     }
+    let outlet = step.outlet.as_ref().filter(|_| matches!(place, Place::Own));
+    let link = outlet
+        .map(|outlet| Link::connect(&outlet.socket))
+        .transpose()
+        .doing(|| "connecting it to the daemon's proxy".into())?;
     let cloned = match place {
         Place::Own => sys::clone_into(namespaces),
         Place::Beside(first) => sys::clone_beside(first.process.as_fd()),
@@ -171,12 +189,14 @@ pub(super) fn start(
                 upper,
                 talk,
                 mounts,
+                link,
+                authority: outlet.map(|outlet| outlet.authority.clone()),
             })
         }
         None => {
             let mut report = fs::File::from(report_writer);
             let streams = [stdout_writer.as_fd(), stderr_writer.as_fd()];
-            let Err(error) = become_program(housing, step, place, streams, &ends, &mut report);
+            let Err(error) = become_program(housing, step, place, streams, &ends, link.as_ref(), &mut report);
             tell(&mut report, &Report::Failed(error.text()));
             sys::exit_now(1)
         }
@@ -229,13 +249,14 @@ fn become_program(
     place: Place<'_>,
     [stdout, stderr]: [BorrowedFd<'_>; 2],
     ends: &Ends,
+    link: Option<&Link>,
     report: &mut fs::File,
 ) -> Result<std::convert::Infallible, SetupError> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .doing(|| "tying it to the runner".into())?;
     rustix::process::setsid().doing(|| "making a session".into())?;
     let null = match place {
-        Place::Own => furnish(housing, step, report)?,
+        Place::Own => furnish(housing, step, link, report)?,
         Place::Beside(first) => {
             sys::enter_world_of(first.process.as_fd()).doing(|| "entering the container".into())?;
             fs::File::open("/dev/null")
@@ -257,7 +278,7 @@ fn become_program(
         None => [stdin, stdout, stderr],
     };
     connect(streams).doing(|| "connecting its output".into())?;
-    limit(step)?;
+    limits::set(&step.ulimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let identity = identity::find(&step.user)
         .map_err(io::Error::other)
@@ -274,13 +295,22 @@ fn become_program(
 }
 
 /// Makes the world of a step and enters it; returns its null device.
-fn furnish(housing: &Housing, step: &Step, report: &mut fs::File) -> Result<OwnedFd, SetupError> {
+fn furnish(
+    housing: &Housing,
+    step: &Step,
+    link: Option<&Link>,
+    report: &mut fs::File,
+) -> Result<OwnedFd, SetupError> {
     let hostname = step.hostname.as_deref().unwrap_or(files::DEFAULT_HOSTNAME);
     nix::unistd::sethostname(hostname).doing(|| format!("setting the host name {hostname}"))?;
-    if step.network == NetworkMode::None {
+    if step.has_own_network() {
         network::bring_loopback_up().doing(|| "bringing loopback up".into())?;
     }
-    let (made, null) = build_root(housing, step, hostname)?;
+    if let Some(link) = link {
+        link.hand_over_listener()
+            .doing(|| "listening for its requests".into())?;
+    }
+    let (made, null) = build_root(housing, step, hostname, report)?;
     if !made.is_empty() {
         tell(report, &Report::Made(made));
     }
@@ -290,7 +320,12 @@ fn furnish(housing: &Housing, step: &Step, report: &mut fs::File) -> Result<Owne
 
 /// Overlay, /proc, /sys, /dev, the files about names, then the step's own mounts. Returns the mount points it made, and
 /// the step's standard input.
-fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<(Vec<PathBuf>, OwnedFd), SetupError> {
+fn build_root(
+    housing: &Housing,
+    step: &Step,
+    hostname: &str,
+    report: &mut fs::File,
+) -> Result<(Vec<PathBuf>, OwnedFd), SetupError> {
     let memory = mounting::new_mount(
         "tmpfs",
         &[("source", "tmpfs"), ("mode", "0700")],
@@ -308,8 +343,16 @@ fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<(Vec<Pat
         volumes::own_stubs(&housing.stubs, &housing.memory.join("stubs"), &step.mounts)
             .doing(|| "making mount points".into())?
     };
-    overlay::mount_over(&step.root, Some(&stubs), &housing.root, &spare)
-        .doing(|| "mounting its root".into())?;
+    let mut files = Cow::Borrowed(&step.root);
+    if let Some(outlet) = &step.outlet {
+        let trusting = trust::place(&step.root, &stubs, &outlet.authority, housing, &spare)
+            .doing(|| "adding the proxy's certificate to those that it trusts".into())?;
+        if !trusting.is_empty() {
+            files.to_mut().lowers.push(trust::folder(housing));
+            tell(report, &Report::Trusting(trusting));
+        }
+    }
+    overlay::mount_over(&files, Some(&stubs), &housing.root, &spare).doing(|| "mounting its root".into())?;
     let root = mounting::refer(&housing.root).doing(|| "opening its root".into())?;
 
     let (cover, usable) = match step.security {
@@ -319,7 +362,7 @@ fn build_root(housing: &Housing, step: &Step, hostname: &str) -> Result<(Vec<Pat
     mounting::set_attributes(root.as_fd(), usable.attributes(), false)
         .doing(|| "closing its root to devices".into())?;
     proc_files::furnish_proc(root.as_fd(), housing, cover)?;
-    proc_files::place_sys(root.as_fd(), housing, cover, step.network == NetworkMode::None)?;
+    proc_files::place_sys(root.as_fd(), housing, cover, step.has_own_network())?;
     let stdin = devices::furnish(root.as_fd(), &housing.memory, step.shm_size, usable)?;
 
     let mut targets = Targets::new(root.as_fd());
@@ -352,38 +395,6 @@ fn connect([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> io::Result<()> {
     nix::unistd::dup2_stdout(stdout)?;
     nix::unistd::dup2_stderr(stderr)?;
     sys::close_the_rest_on_start()
-}
-
-fn limit(step: &Step) -> Result<(), SetupError> {
-    for ulimit in &step.ulimits {
-        let doing = || format!("setting ulimit {}", ulimit.name);
-        let resource =
-            resource(&ulimit.name).ok_or_else(|| SetupError::new(doing(), io::ErrorKind::InvalidInput))?;
-        // -1 is "unlimited" in both notations.
-        sys::set_limit(resource, ulimit.soft.cast_unsigned(), ulimit.hard.cast_unsigned()).doing(doing)?;
-    }
-    Ok(())
-}
-
-fn resource(name: &str) -> Option<u32> {
-    Some(match name {
-        "core" => libc::RLIMIT_CORE,
-        "cpu" => libc::RLIMIT_CPU,
-        "data" => libc::RLIMIT_DATA,
-        "fsize" => libc::RLIMIT_FSIZE,
-        "locks" => libc::RLIMIT_LOCKS,
-        "memlock" => libc::RLIMIT_MEMLOCK,
-        "msgqueue" => libc::RLIMIT_MSGQUEUE,
-        "nice" => libc::RLIMIT_NICE,
-        "nofile" => libc::RLIMIT_NOFILE,
-        "nproc" => libc::RLIMIT_NPROC,
-        "rss" => libc::RLIMIT_RSS,
-        "rtprio" => libc::RLIMIT_RTPRIO,
-        "rttime" => libc::RLIMIT_RTTIME,
-        "sigpending" => libc::RLIMIT_SIGPENDING,
-        "stack" => libc::RLIMIT_STACK,
-        _ => return None,
-    })
 }
 
 /// Makes missing folders of a path, owned by the step's user.

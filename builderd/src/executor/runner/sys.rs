@@ -184,12 +184,6 @@ pub(super) fn restore_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Takes over a descriptor that the kernel has just made for this process.
-pub(super) fn adopt(descriptor: std::os::fd::RawFd) -> OwnedFd {
-    // SAFETY: the caller got the number from a message that installed it, and gives it to nobody else.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
-}
-
 /// The program's end of a new pseudo terminal, opened without a path.
 pub(super) fn terminal_behind(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let unlocked: libc::c_int = 0;
@@ -204,7 +198,8 @@ pub(super) fn terminal_behind(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     if terminal == -1 {
         return Err(io::Error::last_os_error());
     }
-    Ok(adopt(terminal))
+    // SAFETY: the kernel has just opened this descriptor for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(terminal) })
 }
 
 /// Makes a terminal the one that controls this session.

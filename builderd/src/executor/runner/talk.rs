@@ -2,14 +2,13 @@
 //!
 //! A terminal belongs to the step's own /dev/pts, so the child makes it and hands its master over a socket.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use rustix::fs::{Mode, OFlags};
 
 use super::sys;
+use crate::executor::descriptors;
 use crate::executor::protocol::{WINDOW, weight};
 use crate::executor::step::TerminalSize;
 
@@ -58,7 +57,7 @@ impl Talk {
         let Some(socket) = self.handover.take() else {
             return Ok(None);
         };
-        let Some(master) = receive(socket.as_fd())? else {
+        let Some(master) = descriptors::receive(&socket)? else {
             return Ok(None);
         };
         rustix::io::ioctl_fionbio(&master, true)?;
@@ -148,31 +147,6 @@ pub(super) fn make_terminal(handover: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())?;
     let terminal = sys::terminal_behind(master.as_fd())?;
-    let descriptors = [master.as_raw_fd()];
-    sendmsg::<()>(
-        handover.as_raw_fd(),
-        &[IoSlice::new(b"t")],
-        &[ControlMessage::ScmRights(&descriptors)],
-        MsgFlags::empty(),
-        None,
-    )?;
+    descriptors::send(handover, master.as_fd())?;
     Ok(terminal)
-}
-
-fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([i32; 1]);
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(descriptors) = part {
-            return Ok(descriptors.first().map(|descriptor| sys::adopt(*descriptor)));
-        }
-    }
-    Ok(None)
 }

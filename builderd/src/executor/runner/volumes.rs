@@ -122,7 +122,7 @@ impl<'a> Targets<'a> {
     }
 
     /// Path of a folder below the root without links, as the kernel knows it.
-    fn true_path(&self, folder: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    pub(super) fn true_path(&self, folder: BorrowedFd<'_>) -> io::Result<PathBuf> {
         let mut names = Vec::new();
         let root = rustix::fs::fstat(self.root)?;
         let mut at = openat(folder, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

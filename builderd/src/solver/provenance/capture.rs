@@ -12,6 +12,7 @@ use super::request::{Told, redacted};
 use super::{ImageMaterial, Material, Notes, Scope};
 use crate::exporters::package_url;
 use crate::graph::digest_of;
+use crate::proxy::{Fetched, Missed};
 use crate::sources::blob::BlobPlace;
 
 /// One result that is told of.
@@ -36,6 +37,38 @@ pub(super) struct Sources {
     pub local: BTreeSet<String>,
 }
 
+/// A request of a step whose answer is not known by a digest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unfetched {
+    pub operation: String,
+    pub command: String,
+    pub request: Missed,
+}
+
+impl Unfetched {
+    pub(super) fn to_json(&self) -> Value {
+        let fields = [
+            ("op", &self.operation),
+            ("name", &self.command),
+            ("method", &self.request.method),
+            ("uri", &self.request.url),
+            ("reason", &self.request.reason),
+        ];
+        let told = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        told.map(|(key, value)| (key.to_owned(), value.clone().into()))
+            .collect::<Map<_, _>>()
+            .into()
+    }
+}
+
+/// What a result was made from and cannot be named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gaps {
+    /// Folders of the client.
+    pub folders: Vec<String>,
+    pub requests: Vec<Unfetched>,
+}
+
 /// What is known about one result.
 #[derive(Clone, Debug)]
 pub(super) struct Capture {
@@ -44,6 +77,9 @@ pub(super) struct Capture {
     pub secrets: BTreeMap<String, bool>,
     pub ssh: BTreeMap<String, bool>,
     pub network: bool,
+    /// The network of steps was the proxy.
+    pub proxied: bool,
+    pub unfetched: BTreeSet<Unfetched>,
     pub asked: Told,
     pub root: Option<Told>,
 }
@@ -55,6 +91,8 @@ impl Capture {
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
             network: false,
+            proxied: false,
+            unfetched: BTreeSet::new(),
             asked: super::Asked::default().told(&Sources::default()),
             root: None,
         };
@@ -76,7 +114,15 @@ impl Capture {
     }
 
     pub fn is_complete(&self) -> bool {
-        self.sources.local.is_empty()
+        self.sources.local.is_empty() && self.unfetched.is_empty()
+    }
+
+    /// What cannot be named.
+    pub fn into_gaps(self) -> Gaps {
+        Gaps {
+            folders: self.sources.local.into_iter().collect(),
+            requests: self.unfetched.into_iter().collect(),
+        }
     }
 
     fn walk(&mut self, definition: &pb::Definition, notes: &Notes) {
@@ -86,15 +132,46 @@ impl Capture {
             };
             match &operation.op {
                 Some(pb::op::Op::Source(_)) => {
-                    let material = notes.materials().get(&digest_of(bytes)).cloned();
-                    if let Some(material) = material {
+                    if let Some(material) = notes.material_of(&digest_of(bytes)) {
                         self.sources.add(material);
                     }
                 }
-                Some(pb::op::Op::Exec(exec)) => self.step(exec),
+                Some(pb::op::Op::Exec(exec)) => {
+                    self.step(exec);
+                    if notes.proxied && exec.network != i32::from(pb::NetMode::None) {
+                        self.requests(exec, &digest_of(bytes), notes);
+                    }
+                }
                 _ => {}
             }
         }
+    }
+
+    /// What a step got through the proxy.
+    fn requests(&mut self, exec: &pb::ExecOp, operation: &str, notes: &Notes) {
+        self.proxied = true;
+        let fetched = notes.fetched_by(operation);
+        // A result from another daemon's cache: whoever made it may have known.
+        let unknown = || Fetched {
+            files: Vec::new(),
+            missed: vec![Missed {
+                method: String::new(),
+                url: String::new(),
+                reason: "not_captured".to_owned(),
+            }],
+        };
+        let fetched = fetched.unwrap_or_else(unknown);
+        for (url, digest) in fetched.files {
+            self.sources.add(Material::Http { url, digest });
+        }
+        let command = exec.meta.as_ref().map(|meta| meta.args.join(" "));
+        let command = command.unwrap_or_default();
+        self.unfetched
+            .extend(fetched.missed.into_iter().map(|request| Unfetched {
+                operation: operation.to_owned(),
+                command: command.clone(),
+                request,
+            }));
     }
 
     fn step(&mut self, exec: &pb::ExecOp) {

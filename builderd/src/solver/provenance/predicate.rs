@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::capture::{Capture, Subject};
+use super::capture::{Capture, Gaps, Subject, Unfetched};
 use super::steps::Steps;
 use super::{Environment, Notes};
 use crate::exporters::{Provenance, Slsa};
@@ -42,23 +42,31 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The folders whose use makes a list of materials incomplete, if it must not be.
+    /// What makes a list of materials incomplete is an error if it must not be.
     pub(in crate::solver) fn predicate(
         &self,
         subject: Subject<'_>,
         results: &BTreeSet<Arc<str>>,
         notes: &Notes,
         environment: &Environment,
-    ) -> Result<Provenance, Vec<String>> {
+    ) -> Result<Provenance, Gaps> {
         let mut capture = Capture::of(subject, results, notes);
         if self.complete_materials && !capture.is_complete() {
-            return Err(capture.sources.local.into_iter().collect());
+            return Err(capture.into_gaps());
         }
         let mut metadata = Map::new();
         let versions = vcs(&mut capture);
         let mut buildkit = Map::new();
         if !versions.is_empty() {
             buildkit.insert("vcs".to_owned(), json!(versions));
+        }
+        if capture.proxied {
+            let mut network = json!({ "mode": "proxy" });
+            if !capture.unfetched.is_empty() {
+                let told: Vec<Value> = capture.unfetched.iter().map(Unfetched::to_json).collect();
+                network["proxy"] = json!({ "incomplete": told });
+            }
+            buildkit.insert("network".to_owned(), network);
         }
         let frontend = capture.asked.frontend.clone();
         let mut internal: Map<String, Value> = environment.clone().into_iter().collect();

@@ -157,7 +157,7 @@ pub(super) async fn forms(job: &Job, vertex: &Vertex, output: usize) -> Vec<Form
             })
             .collect(),
         _ => {
-            let whole = with_output(cache_key::portable(&vertex.op));
+            let whole = with_output(cache_key::portable(&vertex.op, job.proxies(&vertex.op)));
             let bases = bases(vertex);
             let by_content = match content {
                 Some(digest) => vec![with_output(digest)],
@@ -276,7 +276,10 @@ async fn content(job: &Job, vertex: &Vertex) -> Option<Digest> {
                     })
                     .collect()
             };
-            let (op, operation) = (op.clone(), cache_key::operation(&vertex.op));
+            let (op, operation) = (
+                op.clone(),
+                cache_key::operation(&vertex.op, job.proxies(&vertex.op)),
+            );
             pool.run(move || of_files(&op, &operation, &inputs, &store))
                 .await
                 .ok()?
