@@ -247,6 +247,20 @@ impl VertexProgress {
         });
     }
 
+    /// Starts, and ends as the work does.
+    pub async fn during<T, E: std::error::Error + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.start();
+        let done = work.await;
+        match &done {
+            Ok(_) => self.complete(),
+            Err(error) => self.fail(&proto::chain(error)),
+        }
+        done
+    }
+
     pub fn log(&self, stream: LogStream, data: Bytes) {
         let LogLimit(limit) = self.progress.0.log_limit;
         let mut log = self.progress.log();

@@ -1,6 +1,5 @@
 //! Where a job's files come from: resolves its sources, and pulls the layers that an operation is about to read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use binfmt::Platform;
@@ -12,13 +11,8 @@ use super::Job;
 use super::job::Done;
 use super::platforms;
 use super::provenance::{ImageMaterial, Material};
-use super::rules::Rules;
-use super::source_meta::SourceMetaError;
-use crate::executor::step;
-use crate::frontend::{ResolveMode, ResolvedImage, WantedImage};
 use crate::graph::Vertex;
 use crate::ops::OpError;
-use crate::ops::exec::{Agents, Caches, Lent, Secrets};
 use crate::progress::VertexProgress;
 use crate::session::{ContentStore, SessionError};
 use crate::sources::blob::{self, BlobSource};
@@ -28,8 +22,8 @@ use crate::sources::image::{self, FetchError, Freshness, Image, ImageError};
 use crate::sources::local::{self, LocalSource};
 use crate::store::{CacheKey, CachedResult, Snapshot};
 
-const IMAGE: &str = "docker-image";
-const LAYOUT: &str = "oci-layout";
+pub(super) const IMAGE: &str = "docker-image";
+pub(super) const LAYOUT: &str = "oci-layout";
 const LOCAL: &str = "local";
 const GIT: &str = "git";
 const HTTP: &str = "http";
@@ -239,7 +233,6 @@ impl Job {
         wanted: WantedObjects,
     ) -> Result<(Resolved, Objects), GitError> {
         let progress = self.progress().internal_vertex(name);
-        progress.start();
         let resolve = async {
             let source = GitSource::parse(source)?;
             let request = self.git_request(source, &progress).await?;
@@ -250,12 +243,7 @@ impl Job {
             };
             Ok((resolved, objects))
         };
-        let resolved = resolve.await;
-        match &resolved {
-            Ok(_) => progress.complete(),
-            Err(error) => progress.fail(&proto::chain(error)),
-        }
-        resolved
+        progress.during(resolve).await
     }
 
     /// Stands for a folder of a client, whatever is asked for of it.
@@ -333,7 +321,6 @@ impl Job {
         checksum: Option<(Algorithm, Vec<u8>)>,
     ) -> Result<(Loaded, Option<Digest>), HttpError> {
         let progress = self.progress().internal_vertex(name);
-        progress.start();
         let resolve = async {
             let request = self.download(source, &progress)?;
             let _flight = self.solver().flights().lock(request.flight()).await;
@@ -344,12 +331,7 @@ impl Job {
             };
             Ok((loaded, digest))
         };
-        let resolved = resolve.await;
-        match &resolved {
-            Ok(_) => progress.complete(),
-            Err(error) => progress.fail(&proto::chain(error)),
-        }
-        resolved
+        progress.during(resolve).await
     }
 
     async fn image(
@@ -363,79 +345,6 @@ impl Job {
             .images()
             .resolve(&reference, &to_registry(platform), freshness)
             .await?)
-    }
-
-    /// Asks the clients for the secrets of a step; one that is not optional must be there.
-    pub(super) async fn secrets(&self, op: &pb::ExecOp) -> Result<Secrets, OpError> {
-        let named: Vec<(&str, bool)> = Secrets::named(op).collect();
-        let mut found = BTreeMap::new();
-        for (id, optional) in named {
-            match self.sessions().secret(id).await {
-                Ok(Some(secret)) => {
-                    found.insert(id.to_owned(), step::Secret(secret.expose().to_vec()));
-                }
-                Ok(None) if optional => {}
-                Err(error) if optional && error.is_absent() => {}
-                Ok(None) => return Err(OpError::NoSecret { id: id.to_owned() }),
-                Err(error) => {
-                    return Err(OpError::Secret {
-                        id: id.to_owned(),
-                        source: error.into(),
-                    });
-                }
-            }
-        }
-        Ok(Secrets::new(found))
-    }
-
-    /// Looks for the clients that have the SSH agents of a step.
-    async fn agents(&self, op: &pb::ExecOp) -> Result<Agents, OpError> {
-        let mut found = BTreeMap::new();
-        for (id, optional) in Agents::named(op) {
-            match self.sessions().agent(id).await {
-                Ok(Some(session)) => {
-                    found.insert(id.to_owned(), session);
-                }
-                Ok(None) | Err(_) if optional => {}
-                Ok(None) => return Err(OpError::NoAgent { id: agent_name(id) }),
-                Err(error) if error.is_absent() => return Err(OpError::NoAgent { id: agent_name(id) }),
-                Err(error) => {
-                    return Err(OpError::Agent {
-                        id: agent_name(id),
-                        source: error.into(),
-                    });
-                }
-            }
-        }
-        Ok(Agents::new(found))
-    }
-
-    /// What a step may use while it runs: of the clients, and of earlier builds.
-    pub(super) async fn lent(
-        &self,
-        op: &pb::ExecOp,
-        inputs: &[Snapshot],
-        fresh: bool,
-    ) -> Result<Lent, OpError> {
-        Ok(Lent {
-            secrets: self.secrets(op).await?,
-            agents: self.agents(op).await?,
-            devices: self.devices(op)?,
-            caches: self.caches(op, inputs, fresh).await?,
-        })
-    }
-
-    /// The caches of a step. A build that uses no cache begins those anew, once.
-    async fn caches(&self, op: &pb::ExecOp, inputs: &[Snapshot], fresh: bool) -> Result<Caches, OpError> {
-        let caches = Caches::take(op, inputs, self.solver().flights()).await;
-        for key in caches.keys().filter(|_| fresh) {
-            self.renew_cache(key).map_err(|source| OpError::CacheMount {
-                target: "of a step without cache".to_owned(),
-                source,
-            })?;
-        }
-        caches.fill(op, inputs, self.store()).await?;
-        Ok(caches)
     }
 
     /// Brings the files of all inputs here.
@@ -460,108 +369,7 @@ impl Job {
             return Ok(());
         }
         let progress = self.progress().internal_vertex("[internal] fetch files");
-        progress.start();
-        let fetched = self.images().fetch(snapshot, &progress).await;
-        match &fetched {
-            Ok(()) => progress.complete(),
-            Err(error) => progress.fail(&proto::chain(error)),
-        }
-        fetched
-    }
-
-    /// Looks up an image; with what provenance says of it.
-    pub(crate) async fn looked_up(
-        &self,
-        wanted: WantedImage,
-        rules: &Rules,
-    ) -> Result<(ResolvedImage, ImageMaterial), SourceMetaError> {
-        let platform = to_registry(&wanted.platform);
-        let local = wanted.layout.is_some();
-        let image = self.resolve_image(wanted, rules).await?;
-        let material = ImageMaterial {
-            reference: image.reference.to_string(),
-            platform: Some(platform),
-            digest: image.digest.clone(),
-            local,
-        };
-        Ok((image, material))
-    }
-
-    /// Looks up the image that policies make of one, and its config, in a vertex of its own.
-    pub(crate) async fn resolve_image(
-        &self,
-        mut wanted: WantedImage,
-        rules: &Rules,
-    ) -> Result<ResolvedImage, SourceMetaError> {
-        let source = pb::SourceOp {
-            identifier: match &wanted.layout {
-                Some(_) => format!("{LAYOUT}://{}", wanted.reference),
-                None => format!("{IMAGE}://{}", wanted.reference),
-            },
-            ..pb::SourceOp::default()
-        };
-        let platform = platforms::message(&wanted.platform);
-        let allowed = self.allowed(&source, Some(&platform), rules).await?;
-        if allowed.identifier != source.identifier {
-            let kind = match &wanted.layout {
-                Some(_) => LAYOUT,
-                None => IMAGE,
-            };
-            wanted.reference = match allowed.identifier.split_once("://") {
-                Some((scheme, reference)) if scheme == kind => {
-                    reference.parse().map_err(SourceMetaError::Reference)?
-                }
-                _ => return Err(SourceMetaError::Elsewhere(allowed.identifier)),
-            };
-        }
-        self.look_up_image(wanted)
-            .await
-            .map_err(|error| SourceMetaError::Image(Box::new(error)))
-    }
-
-    pub(super) async fn look_up_image(&self, wanted: WantedImage) -> Result<ResolvedImage, ImageError> {
-        let progress = self.progress().internal_vertex(&wanted.name);
-        progress.start();
-        let freshness = match wanted.mode {
-            ResolveMode::PreferLocal => Freshness::PreferKnown,
-            ResolveMode::Default | ResolveMode::ForcePull => Freshness::Ask,
-        };
-        match self.find_image(&wanted, freshness).await {
-            Ok(image) => {
-                progress.complete();
-                Ok(ResolvedImage {
-                    reference: wanted.reference,
-                    digest: image.digest.clone(),
-                    config: image.config.clone(),
-                })
-            }
-            Err(error) => {
-                progress.fail(&proto::chain(&error));
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Job {
-    async fn find_image(&self, wanted: &WantedImage, freshness: Freshness) -> Result<Arc<Image>, ImageError> {
-        let platform = to_registry(&wanted.platform);
-        let Some(layout) = &wanted.layout else {
-            return self
-                .images()
-                .resolve(&wanted.reference, &platform, freshness)
-                .await;
-        };
-        let store = self.layout_store(layout.session.as_deref(), &layout.name).await;
-        let store = store.map_err(|source| ImageError::Layout {
-            reference: wanted.reference.to_string(),
-            source: Box::new(source),
-        })?;
-        let image = self
-            .images()
-            .resolve_layout(&wanted.reference, &platform, &store)
-            .await?;
-        Ok(Arc::new(image))
+        progress.during(self.images().fetch(snapshot, &progress)).await
     }
 }
 
@@ -578,8 +386,4 @@ pub(super) fn to_registry(platform: &Platform) -> registry::Platform {
         os_version: platform.os_version().to_owned(),
         ..registry::Platform::new(platform.os(), platform.architecture(), platform.variant())
     }
-}
-
-fn agent_name(id: &str) -> String {
-    if id.is_empty() { "default" } else { id }.to_owned()
 }

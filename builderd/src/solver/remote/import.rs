@@ -65,12 +65,7 @@ impl Job {
             }
             let name = format!("importing cache manifest from {}", options.name());
             let vertex = self.progress().internal_vertex(&name);
-            vertex.start();
-            let read = self.read_cache(&options, &vertex).await;
-            match &read {
-                Ok(_) => vertex.complete(),
-                Err(error) => vertex.fail(&proto::chain(error)),
-            }
+            let read = vertex.during(self.read_cache(&options, &vertex)).await;
             let mut imported = lock(&self.remote_caches().imported);
             match read {
                 Ok(caches) => {
