@@ -7,6 +7,7 @@ use tests::engine::Engine;
 use tests::needs::{Need, given};
 use tests::process::Running;
 use tests::waiting::wait_until;
+use tests::web::{Reply, WebServer};
 use tests::world::World;
 
 #[test]
@@ -51,4 +52,30 @@ fn builds_go_on_after_the_engine_was_restarted() {
         .succeeded()
         .said(&["build-two"]);
     process.stop();
+}
+
+#[test]
+fn steps_in_containers_reach_the_network_through_the_proxy() {
+    if !given(&[Need::Root, Need::Registry, Need::BusyBox, Need::Docker]) {
+        return;
+    }
+    let arguments = [
+        "--executor",
+        "docker",
+        "--proxy-network",
+        "--allow-insecure-entitlement=network.host",
+    ];
+    let world = World::with_daemon(&arguments);
+    let server = WebServer::start(|_| Reply::of("here"));
+    let wget = format!("env NO_PROXY= no_proxy= wget -q -O- {}", server.url("/file"));
+    // The sandbox's own loopback is as closed as the machine's; the engine's network is the machine's if asked for.
+    let dockerfile = format!(
+        "FROM @base@\nRUN ! {wget} && test \"$(ls /sys/class/net)\" = lo\nRUN --network=host {wget} | grep -x here\n"
+    );
+    let context = world.context("context", &[("Dockerfile", &dockerfile)]);
+    world
+        .build(&context, &["--allow=network.host"])
+        .succeeded()
+        .said(&["-> 502", "-> 200"]);
+    assert_eq!(server.seen().len(), 1);
 }

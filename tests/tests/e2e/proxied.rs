@@ -223,11 +223,11 @@ fn there_is_no_other_way_out() {
     let port = steps.server.address().rsplit_once(':').unwrap().1.to_owned();
     let direct = format!(
         "unset HTTP_PROXY http_proxy HTTPS_PROXY https_proxy; \
-         ! wget -T 2 -q -O- @/direct && ! nc -w 2 127.0.0.1 {port} </dev/null && ! ping -c 1 -W 1 10.0.0.1 && \
+         ! wget -q -O- @/direct && ! nc -w 2 127.0.0.1 {port} </dev/null && ! ping -c 1 -W 1 10.0.0.1 && \
          test \"$(ls /sys/class/net)\" = lo"
     );
     steps.run(&direct, |_| {}).succeeded();
-    let none = "! env | grep -i ^http_proxy && ! wget -T 2 -q -O- @/none";
+    let none = "! env | grep -i ^http_proxy && ! wget -q -O- @/none";
     steps
         .run(none, |request| {
             let definition = request.definition.as_mut().unwrap();
