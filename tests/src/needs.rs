@@ -13,6 +13,7 @@ pub enum Need {
     Qemu,
     Docker,
     Skopeo,
+    Curl,
     Chromium,
     /// `unshare`, and a kernel that gives user namespaces handlers of their own.
     OwnHandlers,
@@ -33,6 +34,7 @@ impl Need {
             Self::Registry => lacks("docker-registry", "scripts/setup installs it"),
             Self::Qemu => lacks("qemu-aarch64-static", "scripts/setup installs it"),
             Self::Skopeo => lacks("skopeo", "scripts/setup installs it"),
+            Self::Curl => lacks("curl", "scripts/setup installs it"),
             Self::Chromium => lacks("chromium", "scripts/setup installs it"),
             Self::BusyBox => {
                 let folder = setup_folder().join("busybox");

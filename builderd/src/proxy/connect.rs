@@ -11,7 +11,7 @@ use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio::net::TcpStream;
 
@@ -35,7 +35,8 @@ pub enum Network {
     Machine,
 }
 
-/// The certificates that servers are checked against: those of the machine, read when first needed.
+/// The certificates that servers are checked against: those of the machine, read when first needed, or built-in ones where
+/// it has none.
 #[derive(Debug, Default)]
 pub struct Roots(OnceLock<ClientConfig>);
 
@@ -45,12 +46,19 @@ impl Roots {
         Self(config.into())
     }
 
-    pub(super) fn client(&self) -> Result<ClientConfig, rustls::Error> {
-        if let Some(config) = self.0.get() {
-            return Ok(config.clone());
-        }
-        let config = ClientConfig::with_platform_verifier()?;
-        Ok(self.0.get_or_init(|| config).clone())
+    pub(super) fn client(&self) -> ClientConfig {
+        let read = || {
+            ClientConfig::with_platform_verifier().unwrap_or_else(|error| {
+                // An image made from scratch has no root certificates.
+                tracing::debug!(%error, "no usable root certificates on this system, using the built-in ones");
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+                ClientConfig::builder()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth()
+            })
+        };
+        self.0.get_or_init(read).clone()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Steps whose only way to the network is the daemon's proxy.
 
+use std::path::{Path, PathBuf};
+
 use proto::control::{BuildHistoryRecord, Exporter, SolveRequest};
 use proto::pb;
 use proto::sourcepolicy::{Policy, PolicyAction, Rule, Selector, Update};
@@ -9,6 +11,7 @@ use tests::daemon;
 use tests::distribution::digest_of;
 use tests::llb::Llb;
 use tests::needs::{Need, given};
+use tests::programs::installed;
 use tests::web::{Reply, WebServer};
 use tests::world::World;
 
@@ -298,4 +301,38 @@ fn steps_trust_the_proxy_and_nothing_of_that_stays() {
     let left = std::fs::read_to_string(output.join("ca-certificates.crt")).unwrap();
     assert_eq!(left, "new\n");
     assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
+fn encrypted_requests_are_read_by_programs_that_check_certificates() {
+    if !given(&NEEDS) || !given(&[Need::Curl]) {
+        return;
+    }
+    let world = World::with_daemon(&["--executor", "native", "--proxy-network"]);
+    // The answer is the proxy's own, and it comes through only if the certificate that it shows is trusted.
+    let dockerfile = "FROM @base@\n\
+         COPY root /\n\
+         COPY bundle /etc/ssl/certs/ca-certificates.crt\n\
+         RUN curl -sS --noproxy none -o /dev/null -w '%{http_code}' https://localhost:1/file | grep -x 502\n\
+         RUN --network=none test \"$(cat /etc/ssl/certs/ca-certificates.crt)\" = '# none'\n";
+    let context = world.context("context", &[("Dockerfile", dockerfile), ("bundle", "# none\n")]);
+    let curl = installed("curl").unwrap();
+    let root = context.join("root");
+    for path in libraries(&curl).into_iter().chain([curl]) {
+        let copy = root.join(path.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(&path, copy).unwrap();
+    }
+    world
+        .build(&context, &[])
+        .succeeded()
+        .said(&["- GET https://localhost:1/file -> 502"]);
+}
+
+/// What a program is linked with.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = std::process::Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = text.split_whitespace().filter(|word| word.starts_with('/'));
+    words.map(PathBuf::from).collect()
 }
