@@ -111,8 +111,8 @@ pub struct Layout {
 #[derive(Clone, Debug)]
 pub enum Resolution {
     Image(ResolvedImage),
-    /// The identifier of the source that a policy puts in its place.
-    Elsewhere(String),
+    /// The source that a policy puts in its place.
+    Elsewhere(Box<pb::SourceOp>),
 }
 
 #[derive(Clone, Debug)]

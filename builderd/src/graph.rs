@@ -269,25 +269,10 @@ pub fn digest_of(bytes: &[u8]) -> String {
 
 /// A digest as images and definitions name it.
 fn digest_text(digest: &[u8; 32]) -> String {
-    // On the stack until it is complete: large files have tens of thousands of these.
     let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
-    for (digits, byte) in text[7..].chunks_exact_mut(2).zip(digest) {
-        digits.copy_from_slice(&DIGITS[usize::from(*byte)]);
-    }
+    hex::encode_to_slice(digest, &mut text[7..]).expect("there are two digits for each byte");
     str::from_utf8(&text).expect("digits are text").to_owned()
 }
-
-/// The two digits of each byte.
-const DIGITS: [[u8; 2]; 256] = {
-    let mut all = [[0; 2]; 256];
-    let digits = b"0123456789abcdef";
-    let mut byte = 0;
-    while byte < all.len() {
-        all[byte] = [digits[byte >> 4], digits[byte & 15]];
-        byte += 1;
-    }
-    all
-};
 
 /// How many outputs an operation has.
 pub fn outputs(op: &pb::Op) -> usize {

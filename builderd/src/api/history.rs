@@ -217,7 +217,13 @@ impl History {
 
     /// Waits until all records are written, for a daemon that ends.
     pub async fn flush(&self) {
-        self.settled("").await;
+        // Others may end while these are written.
+        let all = async {
+            while !self.state().writing.is_empty() {
+                self.settled("").await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.ok();
         self.store.note_uses();
         if let Err(error) = self.store.flush().await {
             tracing::warn!("cannot write build records: {}", proto::chain(&error));
@@ -255,8 +261,8 @@ impl History {
     /// written any more.
     pub(super) async fn settled(&self, reference: &str) {
         let mut written = self.written.subscribe();
-        let mut awaited = self.state().writing.clone();
-        awaited.retain(|ended| reference.is_empty() || ended == reference);
+        let is_awaited = |ended: &&String| reference.is_empty() || *ended == reference;
+        let awaited: HashSet<String> = self.state().writing.iter().filter(is_awaited).cloned().collect();
         let settled = async {
             while !awaited.is_disjoint(&self.state().writing) {
                 if written.changed().await.is_err() {

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dockerfile::Lines;
+use dockerfile::address::without_credentials;
 use dockerfile::instruction::{self, Command, Instruction};
 use dockerfile::lint::Linter;
+use proto::pb;
 use registry::{ImageConfig, Reference};
 
 use super::named::{ImageContext, NamedContext};
@@ -16,14 +18,22 @@ use super::{Attributes, Error, Problem, Resolution, WantedImage, image, lint};
 const MAX_MOVES: usize = 10;
 
 /// What a policy puts in the place of a stage's image, which a named context may be.
-fn elsewhere(stage: &Stage, identifier: &str, attributes: &Attributes) -> Result<Base, Problem> {
+fn elsewhere(stage: &Stage, source: &pb::SourceOp, attributes: &Attributes) -> Result<Base, Problem> {
+    let shown = || without_credentials(&source.identifier);
     match &stage.base {
-        Base::Image { .. } if stage.moves == MAX_MOVES => Err(Problem::PolicyCircle(identifier.to_owned())),
+        Base::Image { .. } if stage.moves == MAX_MOVES => Err(Problem::PolicyCircle(shown())),
         Base::Image {
             context: Some(context),
             ..
-        } => NamedContext::read(attributes, &context.name, identifier).map(Base::from),
-        _ => Err(Problem::NoImage(identifier.to_owned())),
+        } => {
+            // Another platform may get something else, and folders are told apart by the names of their contexts.
+            let name = match context.name.contains("::") {
+                true => context.name.clone(),
+                false => format!("{}::{}", context.name, stage.platform),
+            };
+            NamedContext::moved(attributes, &name, source).map(Base::from)
+        }
+        _ => Err(Problem::NoImage(shown())),
     }
 }
 
@@ -85,10 +95,13 @@ impl Plan {
             let resolved = match images.get(&self.wanted(stage, reference, context.as_ref())) {
                 None => continue,
                 Some(Resolution::Image(resolved)) => resolved,
-                Some(Resolution::Elsewhere(identifier)) => {
-                    let base = elsewhere(stage, identifier, attributes)
+                Some(Resolution::Elsewhere(source)) => {
+                    let base = elsewhere(stage, source, attributes)
                         .map_err(|problem| Error::at(stage.lines, problem))?;
                     let stage = &mut self.stages[at];
+                    if matches!(base, Base::Scratch) {
+                        stage.platform = self.platform.clone();
+                    }
                     stage.base = base;
                     stage.moves += 1;
                     continue;

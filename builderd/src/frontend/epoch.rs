@@ -60,7 +60,7 @@ fn source(
         .any(|name| name.split("::").next() == Some(value));
     if known && let Some(context) = NamedContext::find(attributes, value, platform)? {
         return Ok(match &context.source {
-            Source::Remote(_) => context.remote().and_then(of_operation),
+            Source::Remote(_) | Source::Given(_) => context.remote().and_then(of_operation),
             Source::Input(input) => contexts.input(input).and_then(only_source),
             Source::Scratch | Source::Image(_) | Source::Layout(..) | Source::Local(_) => None,
         });

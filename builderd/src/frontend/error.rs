@@ -115,7 +115,7 @@ pub enum Problem {
     #[error("invalid context specifier {value} for {name}")]
     ContextSpecifier { name: String, value: String },
     #[error(
-        "a policy puts {0} in the place of this image, which is none: give the image as a named context, or change the policy"
+        "a policy puts {0} in the place of this image, which is none of a registry: give the image as a named context, or change the policy"
     )]
     NoImage(String),
     #[error("policies put something else in the place of this image again and again, {0} last")]

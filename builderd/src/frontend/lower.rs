@@ -355,7 +355,7 @@ impl Lowering<'_> {
                 })?;
                 return Ok(self.builder.import(definition));
             }
-            Source::Remote(_) => {
+            Source::Remote(_) | Source::Given(_) => {
                 let operation = context.remote();
                 return Ok(operation.map(|operation| self.builder.add(operation)));
             }

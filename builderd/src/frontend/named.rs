@@ -9,6 +9,7 @@ use base64::Engine as _;
 use binfmt::Platform;
 use bytes::Bytes;
 use dockerfile::address::{Address, without_credentials};
+use proto::pb;
 use registry::{ImageConfig, Reference};
 
 use super::context::{DOWNLOAD, internal};
@@ -21,7 +22,7 @@ use crate::graph::builder::{Note, Operation};
 const RESERVED: [&str; 2] = ["scratch", "context"];
 const CONFIG: &str = "containerimage.config";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Source {
     Scratch,
     Image(Reference),
@@ -33,6 +34,8 @@ pub(super) enum Source {
     Input(String),
     /// What the daemon fetches by itself.
     Remote(Address),
+    /// The same, in a policy's words.
+    Given(Box<pb::SourceOp>),
 }
 
 /// A context that is an image.
@@ -62,21 +65,24 @@ pub(super) struct KnownConfig {
 impl NamedContext {
     /// The operation that fetches it, if the daemon does so by itself.
     pub(super) fn remote(&self) -> Option<Operation> {
-        let Source::Remote(address) = &self.source else {
-            return None;
+        let note = |what: &str| Note {
+            name: format!("[context {}] {}", self.name, without_credentials(what)),
+            ..Note::default()
+        };
+        let address = match &self.source {
+            Source::Remote(address) => address,
+            Source::Given(source) => {
+                let note = note(&source.identifier);
+                return Some(remote::source(source.as_ref().clone(), note));
+            }
+            _ => return None,
         };
         Some(match address {
             Address::Git(reference) => {
                 let name = format!("load git source {}", without_credentials(&reference.remote));
                 remote::repository(reference, &GitOptions::default(), internal(&name))
             }
-            Address::Http(url) => {
-                let note = Note {
-                    name: format!("[context {}] {}", self.name, without_credentials(url)),
-                    ..Note::default()
-                };
-                remote::file(url, DOWNLOAD, None, note)
-            }
+            Address::Http(url) => remote::file(url, DOWNLOAD, None, note(url)),
         })
     }
 
@@ -113,7 +119,28 @@ impl NamedContext {
         Ok(None)
     }
 
-    pub(super) fn read(attributes: &Attributes, name: &str, value: &str) -> Result<Self, Problem> {
+    /// The context that a policy made of another one.
+    pub(super) fn moved(attributes: &Attributes, name: &str, source: &pb::SourceOp) -> Result<Self, Problem> {
+        let identifier = &source.identifier;
+        let given = |source| Self {
+            name: name.to_owned(),
+            source,
+            config: None,
+        };
+        match identifier.split_once("://") {
+            Some(("git", _)) => Ok(given(Source::Given(Box::new(source.clone())))),
+            Some(("http" | "https", _)) => {
+                let mut source = source.clone();
+                let name = source.attrs.entry(remote::FILE_NAME.to_owned());
+                name.or_insert_with(|| DOWNLOAD.to_owned());
+                Ok(given(Source::Given(Box::new(source))))
+            }
+            Some(("local", folder)) => Ok(given(Source::Local(folder.to_owned()))),
+            _ => Self::read(attributes, name, identifier),
+        }
+    }
+
+    fn read(attributes: &Attributes, name: &str, value: &str) -> Result<Self, Problem> {
         let (kind, rest) = value.split_once(':').ok_or_else(|| Problem::ContextSpecifier {
             name: name.to_owned(),
             value: value.to_owned(),
@@ -132,7 +159,7 @@ impl NamedContext {
                 }
             },
             "oci-layout" => layout(name, rest.trim_start_matches("//"))?,
-            "local" => Source::Local(rest.trim_start_matches("//").to_owned()),
+            "local" => Source::Local(rest.to_owned()),
             "input" => {
                 if let Some(metadata) = attributes.input_metadata.get(rest) {
                     config = read_metadata(rest, metadata)?;
@@ -163,7 +190,9 @@ impl From<NamedContext> for Base {
             Source::Scratch => Self::Scratch,
             Source::Image(reference) => Self::image(reference, context.name, None),
             Source::Layout(reference, layout) => Self::image(reference, context.name, Some(layout)),
-            Source::Local(_) | Source::Input(_) | Source::Remote(_) => Self::Named(Box::new(context)),
+            Source::Local(_) | Source::Input(_) | Source::Remote(_) | Source::Given(_) => {
+                Self::Named(Box::new(context))
+            }
         }
     }
 }

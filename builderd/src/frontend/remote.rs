@@ -8,6 +8,9 @@ use proto::pb;
 use crate::graph::builder::{Note, Operation};
 use crate::ops::file::is_compressed;
 
+/// The attribute that names a downloaded file.
+pub(super) const FILE_NAME: &str = "http.filename";
+
 /// What is said of a repository besides its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GitOptions {
@@ -50,21 +53,24 @@ pub(super) fn repository(reference: &GitReference, options: &GitOptions, note: N
     if reference.fetch_by_commit {
         set("git.fetchbycommit", "true");
     }
-    source(identifier, attributes, note)
+    let attrs = attributes;
+    source(pb::SourceOp { identifier, attrs }, note)
 }
 
 /// The file at a URL, under this name.
 pub(super) fn file(url: &str, name: &str, checksum: Option<&str>, note: Note) -> Operation {
-    let mut attributes = BTreeMap::from([("http.filename".to_owned(), name.to_owned())]);
+    let mut attributes = BTreeMap::from([(FILE_NAME.to_owned(), name.to_owned())]);
     if let Some(checksum) = checksum {
         attributes.insert("http.checksum".to_owned(), checksum.to_owned());
     }
-    source(url.to_owned(), attributes, note)
+    let identifier = url.to_owned();
+    let attrs = attributes;
+    source(pb::SourceOp { identifier, attrs }, note)
 }
 
-fn source(identifier: String, attrs: BTreeMap<String, String>, note: Note) -> Operation {
+pub(super) fn source(source: pb::SourceOp, note: Note) -> Operation {
     Operation {
-        kind: pb::op::Op::Source(pb::SourceOp { identifier, attrs }),
+        kind: pb::op::Op::Source(source),
         inputs: Vec::new(),
         platform: None,
         note,

@@ -103,7 +103,10 @@ impl Host for TestHost {
     async fn resolve_image(&self, wanted: WantedImage) -> Result<Resolution, HostError> {
         self.asked.lock().unwrap().push(wanted.name.clone());
         if let Some(identifier) = self.moved.get(wanted.reference.to_string().as_str()) {
-            return Ok(Resolution::Elsewhere((*identifier).to_owned()));
+            return Ok(Resolution::Elsewhere(Box::new(pb::SourceOp {
+                identifier: (*identifier).to_owned(),
+                attrs: BTreeMap::from([("http.checksum".to_owned(), "sha256:1".to_owned())]),
+            })));
         }
         let mut config = self
             .images

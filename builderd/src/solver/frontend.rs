@@ -308,7 +308,7 @@ impl Host for JobHost {
                 self.scope.looked_up(material);
                 Ok(Resolution::Image(image))
             }
-            Err(SourceMetaError::Elsewhere(identifier)) => Ok(Resolution::Elsewhere(identifier)),
+            Err(SourceMetaError::Elsewhere(source)) => Ok(Resolution::Elsewhere(source)),
             Err(error) => Err(error.into()),
         }
     }

@@ -56,7 +56,7 @@ impl Job {
                 Some((scheme, reference)) if scheme == kind => {
                     reference.parse().map_err(SourceMetaError::Reference)?
                 }
-                _ => return Err(SourceMetaError::Elsewhere(allowed.identifier)),
+                _ => return Err(SourceMetaError::Elsewhere(Box::new(allowed))),
             };
         }
         self.look_up_image(wanted)

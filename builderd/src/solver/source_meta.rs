@@ -39,8 +39,11 @@ pub(crate) enum SourceMetaError {
         "the metadata of {0} cannot be resolved; use an image, an OCI layout, a git repository or an http address"
     )]
     Scheme(String),
-    #[error("a policy puts {0} in the place of the image, which is none")]
-    Elsewhere(String),
+    #[error(
+        "a policy puts {} in the place of the image, which is none of a registry",
+        without_credentials(&.0.identifier)
+    )]
+    Elsewhere(Box<pb::SourceOp>),
     #[error("could not resolve image due to policy")]
     Policy(#[source] Box<PolicyError>),
     #[error("the attestations of images in OCI layouts are not resolved: push the image to a registry")]

@@ -10,8 +10,10 @@ use registry::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::layer_record::LayerRecord;
 use super::metadata::{ReadError, Table};
 use super::times::unix_seconds;
+use super::usage::blobs_of;
 
 /// A build that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,22 +78,33 @@ impl Store {
     /// Removes records, and the blobs that no other record names. Returns those that were there.
     pub fn remove_builds(&self, references: &[String]) -> Result<Vec<String>, ReadError> {
         let doomed: HashSet<&str> = references.iter().map(String::as_str).collect();
-        let (gone, kept): (Vec<_>, Vec<_>) = self
-            .builds()?
-            .into_iter()
-            .partition(|record| doomed.contains(record.about.reference.as_str()));
-        let shared: HashSet<&Digest> = kept.iter().flat_map(|record| &record.about.blobs).collect();
+        let mut gone = self.builds()?;
+        gone.retain(|record| doomed.contains(record.about.reference.as_str()));
         for record in &gone {
             let key = record.about.reference.as_bytes();
             self.inner().metadata.remove(Table::Builds, key);
-            let holds = self.inner().holds.lock();
-            for blob in &record.about.blobs {
-                if !shared.contains(blob) && !holds.holds_blob(blob) {
-                    self.inner().folder.discard(&self.blobs().path(blob));
-                }
+        }
+        // Whoever writes a record holds its blobs until the record is there.
+        let holds = self.inner().holds.lock();
+        let named = self.named_blobs()?;
+        for blob in gone.iter().flat_map(|record| &record.about.blobs) {
+            if !named.contains(blob) && !holds.holds_blob(blob) {
+                self.inner().folder.discard(&self.blobs().path(blob));
             }
         }
+        drop(holds);
         Ok(gone.into_iter().map(|record| record.about.reference).collect())
+    }
+
+    /// The blobs that records of layers and builds name.
+    pub(super) fn named_blobs(&self) -> Result<HashSet<Digest>, ReadError> {
+        let mut named = self.blobs_of_builds()?;
+        self.inner().metadata.each(Table::Layers, |_, value| {
+            if let Ok(record) = serde_json::from_slice::<LayerRecord>(value) {
+                named.extend(blobs_of(&record).cloned());
+            }
+        })?;
+        Ok(named)
     }
 
     pub(super) fn blobs_of_builds(&self) -> Result<HashSet<Digest>, ReadError> {

@@ -56,6 +56,7 @@ impl Words {
     }
 }
 
+/// The expanded word.
 pub(super) fn text(how: &Expander, word: &str, environment: &Environment) -> Result<String, ExpandError> {
     let mut out = Expanded::default();
     Scanner::new(how, word, environment, None).until(None, how.keep_escapes, &mut out)?;

@@ -118,6 +118,7 @@ impl History {
         state.writing.insert(reference.clone());
         let history = Arc::clone(self);
         let write = async move {
+            let _written = Written(&history, reference.clone());
             let event = match ended.write(&history.store.leased()).await {
                 Ok(record) => (BuildHistoryEventType::Complete, record),
                 Err(error) => {
@@ -132,9 +133,18 @@ impl History {
             };
             history.state().writing.remove(&reference);
             history.tell(event.0, &Arc::new(event.1));
-            history.written.send_replace(());
         };
         state.writers.spawn_on(write, &runtime);
+    }
+}
+
+/// However the writing of a record ends, nobody waits for it any more.
+struct Written<'a>(&'a History, String);
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        self.0.state().writing.remove(&self.1);
+        self.0.written.send_replace(());
     }
 }
 

@@ -179,9 +179,24 @@ fn a_policy_puts_something_else_in_the_place_of_a_context() {
         run(build(&host, &asked))
     };
     let local = built("local://folder").unwrap();
-    assert_eq!(vertices(&local)[0], "[context one] load from client [\"a\"]");
-    let remote = built("https://example.com/a.tar").unwrap();
-    assert_eq!(vertices(&remote)[0], "[context one] https://example.com/a.tar");
+    assert_eq!(
+        vertices(&local)[0],
+        "[context one::linux/amd64] load from client [\"a\"]"
+    );
+    // What else the policy says of it stays, and so does what its scheme means in a source.
+    for (moved, kept) in [
+        ("https://name:word@example.com/a.tar", "https://example.com/a.tar"),
+        ("git://example.com/a.git#main", "git://example.com/a.git#main"),
+    ] {
+        let remote = built(moved).unwrap();
+        assert_eq!(vertices(&remote)[0], format!("[context one::linux/amd64] {kept}"));
+        let fetched = <pb::Op as prost::Message>::decode(&remote.targets[0].definition.def[0][..]).unwrap();
+        let Some(pb::op::Op::Source(source)) = fetched.op else {
+            panic!("{fetched:?}");
+        };
+        assert_eq!(source.identifier, moved);
+        assert_eq!(source.attrs["http.checksum"], "sha256:1");
+    }
     let circle = built("docker-image://golang:1.22").unwrap_err().to_string();
     assert!(circle.contains("again and again"), "{circle}");
 
