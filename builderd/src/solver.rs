@@ -26,6 +26,7 @@ mod provenance;
 mod proxied;
 mod remote;
 mod rules;
+mod run;
 mod sbom;
 mod schedule;
 mod seen;
