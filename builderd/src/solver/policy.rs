@@ -19,6 +19,13 @@ use crate::session::{Group, SessionError};
 /// How often a policy may ask about one source.
 const MOST_QUESTIONS: usize = 10;
 
+/// Whether a policy may ask what is known of a source, which the daemon then looks up.
+#[derive(Clone, Copy)]
+enum Questions {
+    Answered,
+    Refused,
+}
+
 /// What a client says about the sources that its build may use.
 #[derive(Debug, Default)]
 pub struct SourcePolicy {
@@ -42,6 +49,11 @@ pub enum PolicyError {
     OtherSource(String),
     #[error("the policy gives no answer for source {0:?}")]
     NoAnswer(String),
+    #[error(
+        "the policy asks for the metadata of {0:?}, which is not available for requests of steps: it must decide by their \
+         addresses"
+    )]
+    NoMetadata(String),
     #[error("cannot tell the policy what it asks about {identifier:?}")]
     Metadata {
         identifier: String,
@@ -89,11 +101,27 @@ impl Job {
         self.permitted(&source, platform).await
     }
 
+    /// What a step asks for. Only the step's proxy may ask servers for it: looked up by the daemon, it would be taken from
+    /// the daemon's own network, which the step does not have.
+    pub(super) async fn allowed_to_step(&self, source: &pb::SourceOp) -> Result<pb::SourceOp, PolicyError> {
+        let source = self.rules().apply(source)?;
+        self.judged(&source, None, Questions::Refused).await
+    }
+
     /// The source to use, which is another one if the policy says so.
     pub(super) async fn permitted(
         &self,
         source: &pb::SourceOp,
         platform: Option<&pb::Platform>,
+    ) -> Result<pb::SourceOp, PolicyError> {
+        self.judged(source, platform, Questions::Answered).await
+    }
+
+    async fn judged(
+        &self,
+        source: &pb::SourceOp,
+        platform: Option<&pb::Platform>,
+        questions: Questions,
     ) -> Result<pb::SourceOp, PolicyError> {
         let Some(policy) = self.policy() else {
             return Ok(source.clone());
@@ -121,7 +149,10 @@ impl Job {
                     known = about(&source);
                     continue;
                 }
-                Some(Answer::Request(asked)) => asked,
+                Some(Answer::Request(asked)) => match questions {
+                    Questions::Answered => asked,
+                    Questions::Refused => return Err(PolicyError::NoMetadata(identifier())),
+                },
                 None => return Err(PolicyError::NoAnswer(identifier())),
             };
             let same = |other: &pb::SourceOp| *other == source;

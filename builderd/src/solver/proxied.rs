@@ -12,7 +12,6 @@ use proto::pb;
 use reqwest::Url;
 
 use super::Job;
-use super::rules::Rules;
 use crate::executor::step::NetworkMode;
 use crate::graph::Vertex;
 use crate::ops::{self, OpError};
@@ -130,7 +129,7 @@ impl Judge for Policies {
                 identifier: url.to_string(),
                 ..pb::SourceOp::default()
             };
-            let allowed = self.0.allowed(&source, None, &Rules::default()).await;
+            let allowed = self.0.allowed_to_step(&source).await;
             let used = allowed.map_err(|error| Refusal(proto::chain(&error)))?;
             converted(method, url, &source, &used)
         }
@@ -155,6 +154,10 @@ fn converted(method: &Method, url: &Url, source: &pb::SourceOp, used: &pb::Sourc
         return refused("with attributes, of which a request of a step has none");
     }
     match used.identifier.parse::<Url>() {
+        // It would be told wherever addresses are.
+        Ok(other) if !other.username().is_empty() || other.password().is_some() => {
+            refused("with a user or a password, which belong into a header")
+        }
         Ok(other) if matches!(other.scheme(), "http" | "https") && other.has_host() => Ok(other),
         _ => refused("which is no address of an http or https server"),
     }
@@ -185,10 +188,15 @@ mod tests {
         for (method, used) in [
             (Method::HEAD, source("https://c/d")),
             (Method::GET, source("docker-image://c")),
+            (Method::GET, source("https://user:token@c/d")),
             (Method::GET, pinned),
         ] {
             let refusal = judged(method, &used).unwrap_err();
-            assert!(refusal.to_string().contains("http://a/b"), "{refusal}");
+            let refusal = refusal.to_string();
+            assert!(
+                refusal.contains("http://a/b") && !refusal.contains("token"),
+                "{refusal}"
+            );
         }
     }
 }
