@@ -123,7 +123,9 @@ impl Running {
                 }
                 Ok(Report::Trusting(paths)) => {
                     if let (Some(upper), Some(authority)) = (&self.upper, &self.authority) {
-                        trust::forget(upper, &paths, authority);
+                        trust::forget(upper, &paths, authority).map_err(|error| {
+                            format!("taking the proxy's certificate out of its result: {error}")
+                        })?;
                     }
                 }
                 Ok(Report::Failed(reason)) => return Err(reason),

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, futimens, openat2, readlinkat,
     statat,
 };
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::housing::Housing;
@@ -164,23 +165,35 @@ fn block(authority: &str) -> String {
     )
 }
 
-/// Takes the certificate out of bundles that the step has copied by changing them.
-pub(super) fn forget(upper: &Path, bundles: &[PathBuf], authority: &str) {
+/// Takes the certificate out of bundles that the step has copied by changing them, or by replacing a link to one.
+pub(super) fn forget(upper: &Path, bundles: &[PathBuf], authority: &str) -> io::Result<()> {
+    let spellings = BUNDLES
+        .iter()
+        .filter_map(|bundle| Path::new(bundle).strip_prefix("/").ok());
+    let bundles: BTreeSet<&Path> = bundles.iter().map(PathBuf::as_path).chain(spellings).collect();
+    let upper = mounting::refer(upper)?;
     for bundle in bundles {
-        // The step may have put anything into its place, or nothing.
-        let _other = forget_in(upper, bundle, &block(authority));
+        forget_in(upper.as_fd(), bundle, &block(authority))?;
     }
+    Ok(())
 }
 
-fn forget_in(upper: &Path, bundle: &Path, block: &str) -> io::Result<()> {
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+fn forget_in(upper: BorrowedFd<'_>, bundle: &Path, block: &str) -> io::Result<()> {
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let upper = mounting::refer(upper)?;
-    let mut file = fs::File::from(openat2(&upper, bundle, flags, Mode::empty(), beneath)?);
-    let like = file.metadata()?;
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat2(upper, bundle, flags, Mode::empty(), beneath).map(fs::File::from)
+    };
+    // The step may have put anything into its place, or nothing. What it is, is seen without opening it.
+    let like = match open(OFlags::PATH) {
+        Ok(found) => found.metadata()?,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     if !like.is_file() || like.len() > 2 * LARGEST {
         return Ok(());
     }
+    let mut file = open(OFlags::RDWR)?;
     let mut contents = Vec::new();
     io::Read::by_ref(&mut file)
         .take(2 * LARGEST)
@@ -191,10 +204,10 @@ fn forget_in(upper: &Path, bundle: &Path, block: &str) -> io::Result<()> {
     else {
         return Ok(());
     };
-    contents.drain(at..at + block.len());
-    file.set_len(0)?;
-    file.rewind()?;
-    file.write_all(&contents)?;
+    // What follows moves to the front, in place: that needs no room on the disk, and keeps owner, mode and other names.
+    let rest = &contents[at + block.len()..];
+    file.write_all_at(rest, at as u64)?;
+    file.set_len((at + rest.len()) as u64)?;
     set_times(&file, &like)
 }
 
@@ -244,13 +257,25 @@ mod tests {
         let bundle = "etc/ssl/cert.pem";
         for (before, after) in [("one", ""), ("one\n", "two\n"), ("", "two")] {
             let upper = root_with(bundle, &format!("{before}{}{after}", block(AUTHORITY)));
-            forget(upper.path(), &[bundle.into(), "absent".into()], AUTHORITY);
+            forget(
+                upper.path(),
+                &["absent".into(), "etc/ssl/cert.pem/x".into()],
+                AUTHORITY,
+            )
+            .unwrap();
             let left = fs::read_to_string(upper.path().join(bundle)).unwrap();
             assert_eq!(left, format!("{before}{after}"));
         }
+        // Things that are no files.
+        let upper = root_with("etc/ssl/certs/other", "");
+        symlink("/dev/null", upper.path().join(bundle)).unwrap();
+        fs::create_dir_all(upper.path().join("etc/ssl/ca-bundle.pem")).unwrap();
+        let _socket =
+            std::os::unix::net::UnixListener::bind(upper.path().join("etc/ssl/certs/ca-certificates.crt"));
+        forget(upper.path(), &[], AUTHORITY).unwrap();
         // Another build's certificate is the step's own matter.
         let upper = root_with(bundle, &block("other"));
-        forget(upper.path(), &[bundle.into()], AUTHORITY);
+        forget(upper.path(), &[bundle.into()], AUTHORITY).unwrap();
         assert_eq!(
             fs::read_to_string(upper.path().join(bundle)).unwrap(),
             block("other")
