@@ -9,26 +9,52 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
+/// The byte that an open file comes with; instead of one comes the number of an error of the system.
+const SENT: u8 = 0;
+const UNKNOWN: u8 = 5; // EIO
+
 /// Sends one open file.
 pub(crate) fn send(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket, &[IoSlice::new(b"d")], &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(
+        socket,
+        &[IoSlice::new(&[SENT])],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
-/// Receives one; `None` if the other side has nothing more to send.
+/// Says why none is sent.
+pub(crate) fn send_failure(socket: BorrowedFd<'_>, failure: &io::Error) -> io::Result<()> {
+    let number = failure
+        .raw_os_error()
+        .and_then(|number| u8::try_from(number).ok());
+    let byte = number.filter(|number| *number != SENT).unwrap_or(UNKNOWN);
+    let mut none = SendAncillaryBuffer::default();
+    sendmsg(socket, &[IoSlice::new(&[byte])], &mut none, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one; `None` if the other side has nothing more to send. The other side's failure is one here too.
 pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut byte)];
-    recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let count = recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
     let mut received = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
     });
-    Ok(received.next())
+    match (received.next(), count, byte) {
+        (Some(descriptor), ..) => Ok(Some(descriptor)),
+        (None, 0, _) => Ok(None),
+        // It came, but there was no room for it here.
+        (None, _, [SENT]) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        (None, _, [number]) => Err(io::Error::from_raw_os_error(number.into())),
+    }
 }

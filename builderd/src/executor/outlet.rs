@@ -33,7 +33,14 @@ pub struct Outlet {
 
 /// The network outside of a step.
 #[derive(Debug)]
-pub struct Outside(Mutex<UnixStream>);
+pub struct Outside(Mutex<Asked>);
+
+#[derive(Debug)]
+struct Asked {
+    stream: UnixStream,
+    /// Whoever asked last did not wait for the answer, which still comes.
+    owed: bool,
+}
 
 impl Outlet {
     /// Makes a socket in `folder`, which must be private: who can open it can pose as the step.
@@ -60,11 +67,15 @@ impl Outlet {
         let (stream, _) = self.listener.accept().await?;
         let listener = std::net::TcpListener::from(receive(&stream).await?);
         listener.set_nonblocking(true)?;
-        Ok((TcpListener::from_std(listener)?, Outside(Mutex::new(stream))))
+        Ok((TcpListener::from_std(listener)?, Outside::new(stream)))
     }
 }
 
 impl Outside {
+    fn new(stream: UnixStream) -> Self {
+        Self(Mutex::new(Asked { stream, owed: false }))
+    }
+
     /// Connects to an address there.
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let kind = match address {
@@ -73,12 +84,8 @@ impl Outside {
         };
         let socket = {
             // One question at a time: answers carry no names.
-            let mut stream = self.0.lock().await;
-            let asked = async {
-                stream.write_all(&[kind]).await?;
-                receive(&stream).await
-            };
-            let answer = tokio::time::timeout(HANDOVER, asked).await;
+            let mut asked = self.0.lock().await;
+            let answer = tokio::time::timeout(HANDOVER, asked.ask(kind)).await;
             answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
         };
         let socket = std::net::TcpStream::from(socket);
@@ -87,9 +94,67 @@ impl Outside {
     }
 }
 
+impl Asked {
+    /// May be given up at any point, and be called again.
+    async fn ask(&mut self, kind: u8) -> io::Result<OwnedFd> {
+        if self.owed {
+            let _too_late = self.answer().await;
+        }
+        self.stream.write_all(&[kind]).await?;
+        self.owed = true;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> io::Result<OwnedFd> {
+        let answer = receive(&self.stream).await;
+        self.owed = false;
+        answer
+    }
+}
+
 async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     let received = stream
         .async_io(Interest::READABLE, || descriptors::receive(stream))
         .await?;
     received.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_had_is_no_end() {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let outside = Outside::new(UnixStream::from_std(ours).unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Given up before its answer comes.
+        let given_up = tokio::time::timeout(Duration::from_millis(10), outside.connect(address));
+        assert!(given_up.await.is_err());
+        std::thread::spawn(move || {
+            let absent = io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
+            let file = std::fs::File::open("/dev/null").unwrap();
+            for number in 0..3 {
+                theirs.read_exact(&mut [0]).unwrap();
+                match number {
+                    0 => descriptors::send(theirs.as_fd(), file.as_fd()).unwrap(),
+                    1 => descriptors::send_failure(theirs.as_fd(), &absent).unwrap(),
+                    _ => {
+                        let kind = rustix::net::SocketType::STREAM;
+                        let socket =
+                            rustix::net::socket(rustix::net::AddressFamily::INET, kind, None).unwrap();
+                        descriptors::send(theirs.as_fd(), socket.as_fd()).unwrap();
+                    }
+                }
+            }
+        });
+        let refused = outside.connect("[::1]:1".parse().unwrap()).await.unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EAFNOSUPPORT));
+        outside.connect(address).await.unwrap();
+    }
 }

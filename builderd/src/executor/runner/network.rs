@@ -43,7 +43,7 @@ impl Link {
         descriptors::send(self.0.as_fd(), listener.as_fd())
     }
 
-    /// In the sandbox's network: gives the daemon a socket of it. False when the daemon wants no more.
+    /// In the sandbox's network: gives the daemon a socket of it, or the reason why there is none. False when the daemon wants no more.
     pub(super) fn answer(&self) -> io::Result<bool> {
         let mut kind = [0];
         let family = match rustix::io::read(&self.0, &mut kind)? {
@@ -54,8 +54,11 @@ impl Link {
                 _ => return Err(io::ErrorKind::InvalidData.into()),
             },
         };
-        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        descriptors::send(self.0.as_fd(), socket.as_fd())?;
+        // Another one may be had all the same: of IPv4 where there is no IPv6, or later.
+        match socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None) {
+            Ok(socket) => descriptors::send(self.0.as_fd(), socket.as_fd())?,
+            Err(error) => descriptors::send_failure(self.0.as_fd(), &error.into())?,
+        }
         Ok(true)
     }
 }
