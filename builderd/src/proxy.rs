@@ -6,10 +6,12 @@
 //!
 //! Bodies go through piece by piece. Everything of a proxy, its connections too, ends with it.
 
+mod address;
 mod authority;
 mod connect;
 mod exchange;
 mod fetched;
+mod held;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -86,7 +88,7 @@ impl Proxy {
         judge: impl Judge,
     ) -> io::Result<Self> {
         let outlet = Outlet::listen(folder)?;
-        let tls = roots.client();
+        let roots = roots.clone();
         let link = OutletLink {
             socket: outlet.path().to_owned(),
             authority: authority.certificate().to_owned(),
@@ -107,7 +109,7 @@ impl Proxy {
                     Ok(opened) => opened,
                     Err(error) => return tracing::debug!(%error, "a step has no use for its proxy"),
                 };
-                let client = connect::client(outside, network, tls, tasks);
+                let client = connect::client(outside, network, roots, tasks);
                 let exchange = exchange::Exchange::new(client, Arc::new(judge), requests);
                 serve::serve(listener, exchange, authority, closing).await;
             }

@@ -34,8 +34,9 @@ pub struct Step {
     pub outlet: Option<OutletLink>,
 }
 
-/// Where a step with an outlet finds it, on its own loopback interface.
-pub const OUTLET_PORT: u16 = 10389;
+/// Where a step with an outlet finds it, on its own loopback interface: above the ports that Linux gives out by itself,
+/// and of no service that a step may want to start.
+pub const OUTLET_PORT: u16 = 61_873;
 
 /// What the daemon asks the runner for: a socket of this kind.
 pub(super) const OUTLET_IPV4: u8 = 4;

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{ToSpan as _, Zoned};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -19,6 +19,9 @@ const MOST_KEPT: usize = 1024;
 
 /// Days for which certificates hold, of which no build lasts as many.
 const DAYS: i64 = 30;
+
+/// Bytes of a serial number.
+const SERIAL: usize = 16;
 
 /// What a distinguished name may have at most.
 const LONGEST_NAME: usize = 64;
@@ -93,6 +96,11 @@ impl Authority {
 
 fn params(names: Vec<String>, title: &str) -> Result<CertificateParams, AuthorityError> {
     let mut params = CertificateParams::new(names)?;
+    // Some programs take two certificates of one issuer and number for a forgery.
+    let mut serial = rand::random::<[u8; SERIAL]>();
+    // Positive, and of that length.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = rcgen::DistinguishedName::new();
     if title.len() <= LONGEST_NAME {
         params.distinguished_name.push(DnType::CommonName, title);

@@ -1,7 +1,7 @@
 //! One request and its answer on their way through.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use registry::digest::{Algorithm, Hasher};
 use reqwest::Url;
 use tokio::time::{Instant, Sleep};
 
+use super::address;
 use super::connect::Upstream;
 use super::fetched::Requests;
 use super::{Judge, Refusal};
@@ -54,18 +55,16 @@ impl Exchange {
     }
 
     /// Answers a request for `url`, whatever happens.
-    pub(super) async fn answer(&self, mut url: Url, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(&self, url: Url, request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
-        // Programs send these in a header; as a part of the address they would be shown.
-        if url
-            .set_username("")
-            .and_then(|()| url.set_password(None))
-            .is_err()
-        {
+        let Some(url) = address::normal(url) else {
             return said(StatusCode::BAD_REQUEST, "the address has no server\n");
-        }
-        url.set_fragment(None);
-        let url = match self.judge.judge(&method, &url).await {
+        };
+        let judged = self.judge.judge(&method, &url).await.and_then(|used| {
+            let none = || Refusal(format!("the policy puts no server in the place of {url}"));
+            address::normal(used).ok_or_else(none)
+        });
+        let url = match judged {
             Ok(url) => url,
             Err(Refusal(reason)) => {
                 self.requests.answered(
@@ -84,8 +83,9 @@ impl Exchange {
             is_partial: request.headers().contains_key(RANGE),
             reason: Some(UPSTREAM),
         };
-        let answered = match forwarded(&url, request) {
-            Ok(request) => tokio::time::timeout(PATIENCE, self.client.request(request)).await,
+        let moved = Moved::default();
+        let answered = match forwarded(&url, request, moved.clone()) {
+            Ok(request) => moved.patiently(self.client.request(request)).await,
             Err(error) => {
                 fate.told(StatusCode::BAD_REQUEST, None);
                 return said(StatusCode::BAD_REQUEST, &format!("{error}\n"));
@@ -94,7 +94,7 @@ impl Exchange {
         let problem = match answered {
             Ok(Ok(response)) => return self.passed_back(response, fate),
             Ok(Err(error)) => proto::chain(&error),
-            Err(_) => format!("no answer within {} seconds", PATIENCE.as_secs()),
+            Err(Silence) => format!("no answer within {} seconds", PATIENCE.as_secs()),
         };
         fate.told(StatusCode::BAD_GATEWAY, None);
         said(StatusCode::BAD_GATEWAY, &format!("{problem}\n"))
@@ -105,14 +105,16 @@ impl Exchange {
         let target = head.headers.get(LOCATION);
         let target = target
             .and_then(|target| target.to_str().ok())
-            .and_then(|target| fate.url.join(target).ok());
+            .and_then(|target| fate.url.join(target).ok())
+            // As it will be asked for.
+            .and_then(address::normal);
         fate.told(head.status, target);
         fate.is_partial |= head.status == StatusCode::PARTIAL_CONTENT;
         fate.reason = Some(CUT);
         strip(&mut head.headers);
         // Of this connection, not of the server's.
         head.version = Version::HTTP_11;
-        let mut body = Watched::new(body);
+        let mut body = Watched::new(body, Moved::default());
         body.fate = Some((Hasher::new(Algorithm::Sha256), fate, head.status));
         if body.inner.is_end_stream() {
             body.end();
@@ -139,11 +141,7 @@ struct Fate {
 
 impl Fate {
     fn told(&self, status: StatusCode, target: Option<Url>) {
-        let target = target.map(|mut target| {
-            // What it names within the file makes no difference to what is asked for.
-            target.set_fragment(None);
-            target.to_string()
-        });
+        let target = target.map(String::from);
         self.requests
             .answered(self.method.as_str(), self.url.as_str(), status.as_u16(), target);
     }
@@ -178,7 +176,7 @@ impl Drop for Fate {
 }
 
 /// The request as the server gets it.
-fn forwarded(url: &Url, request: Request<Incoming>) -> Result<Request<Body>, http::Error> {
+fn forwarded(url: &Url, request: Request<Incoming>, moved: Moved) -> Result<Request<Body>, http::Error> {
     let (mut head, body) = request.into_parts();
     head.uri = url.as_str().parse()?;
     head.version = Version::HTTP_11;
@@ -189,7 +187,10 @@ fn forwarded(url: &Url, request: Request<Incoming>) -> Result<Request<Body>, htt
     // The one that was judged, whatever the step calls it.
     let host = url.authority().rsplit('@').next().unwrap_or_default();
     head.headers.insert(HOST, HeaderValue::from_str(host)?);
-    Ok(Request::from_parts(head, Watched::new(body).boxed_unsync()))
+    Ok(Request::from_parts(
+        head,
+        Watched::new(body, moved).boxed_unsync(),
+    ))
 }
 
 /// Removes what is about a connection.
@@ -212,6 +213,45 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// When a body last went on.
+#[derive(Clone, Debug)]
+struct Moved(Arc<Mutex<Instant>>);
+
+/// There was no answer, and nothing to be done for one.
+#[derive(Debug)]
+struct Silence;
+
+impl Default for Moved {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl Moved {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn deadline(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) + PATIENCE
+    }
+
+    /// Waits for a server's answer as long as it is sent more of the request, and then for as long as it may think.
+    async fn patiently<T>(&self, answer: impl Future<Output = T>) -> Result<T, Silence> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                answer = &mut answer => return Ok(answer),
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+            if self.deadline() == deadline {
+                return Err(Silence);
+            }
+        }
+    }
+}
+
 /// An answer of the proxy's own.
 pub(super) fn said(status: StatusCode, text: &str) -> Response<Body> {
     let body = Full::new(Bytes::from(text.to_owned()));
@@ -225,14 +265,16 @@ pub(super) fn said(status: StatusCode, text: &str) -> Response<Body> {
 /// A body on its way, which does not wait for ever. Of an answer, what comes through is noted.
 struct Watched {
     inner: Incoming,
+    moved: Moved,
     silence: Pin<Box<Sleep>>,
     fate: Option<(Hasher, Fate, StatusCode)>,
 }
 
 impl Watched {
-    fn new(inner: Incoming) -> Self {
+    fn new(inner: Incoming, moved: Moved) -> Self {
         Self {
             inner,
+            moved,
             silence: Box::pin(tokio::time::sleep(PATIENCE)),
             fate: None,
         }
@@ -264,6 +306,7 @@ impl hyper::body::Body for Watched {
             },
             Poll::Ready(Some(Ok(frame))) => {
                 self.silence.as_mut().reset(Instant::now() + PATIENCE);
+                self.moved.now();
                 if let (Some((hasher, ..)), Some(data)) = (&mut self.fate, frame.data_ref()) {
                     hasher.update(data);
                 }

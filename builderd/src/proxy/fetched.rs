@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of addresses that are kept of one step; what comes after them is only known to be there.
+/// Bytes of methods and addresses that are kept of one step; what comes after them is only known to be there.
 const MOST_KEPT: usize = 4 << 20;
 
-/// What an entry takes besides its address.
+/// What an entry takes besides those.
 const ENTRY: usize = 128;
 
 /// The requests of one step so far.
@@ -55,7 +55,7 @@ impl Requests {
     /// Notes that a request was answered; `target` is where the server sent the step on to.
     pub(super) fn answered(&self, method: &str, url: &str, status: u16, target: Option<String>) {
         let mut kept = self.lock();
-        if kept.has_room(url.len() + target.as_ref().map_or(0, String::len)) {
+        if kept.has_room(method.len() + url.len() + target.as_ref().map_or(0, String::len)) {
             kept.log.push(Logged {
                 method: method.to_owned(),
                 url: url.to_owned(),
@@ -76,7 +76,7 @@ impl Requests {
     /// Notes that the answer to a request is not known.
     pub(super) fn missed(&self, method: &str, url: &str, reason: &str) {
         let mut kept = self.lock();
-        if kept.has_room(url.len()) {
+        if kept.has_room(method.len() + url.len()) {
             kept.missed.push(Missed {
                 method: method.to_owned(),
                 url: url.to_owned(),

@@ -36,6 +36,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes of a request's head, and of what is read ahead.
 const BUFFER: usize = 64 << 10;
 
+/// What a method's name may have, as it is kept with each request; those that are registered have up to 17.
+const LONGEST_METHOD: usize = 32;
+
+/// What a server's name may have, as DNS says.
+const LONGEST_HOST: usize = 253;
+
 /// How long to wait when the daemon has no file descriptor left for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,11 +57,9 @@ pub(super) async fn serve(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        if connections.len() >= CONNECTIONS {
-            connections.join_next().await;
-        }
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
+            Some(_) = connections.join_next() => continue,
             () = closing.cancelled() => break,
         };
         match accepted {
@@ -67,7 +71,6 @@ pub(super) async fn serve(
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        while connections.try_join_next().is_some() {}
     }
     drop(listener);
     // Those that are only kept for later end with the step's end of them; no other has anybody to answer to.
@@ -106,8 +109,8 @@ fn builder() -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(BUFFER)
-        // Some programs say in this way that they have asked all.
-        .half_close(true)
+        // Who says no more is gone: there is no other way to know that nobody waits for an answer any more.
+        .half_close(false)
         .title_case_headers(true);
     builder
 }
@@ -117,6 +120,9 @@ async fn answer(exchange: &Exchange, tunnel: &Tunnel, request: Request<Incoming>
         let Some(target) = request.uri().authority().cloned() else {
             return said(StatusCode::BAD_REQUEST, "CONNECT needs a server\n");
         };
+        if target.host().len() > LONGEST_HOST {
+            return said(StatusCode::BAD_REQUEST, "no server has a name as long as this\n");
+        }
         let wanted = (target, hyper::upgrade::on(request));
         *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(wanted);
         return Response::new(
@@ -138,6 +144,9 @@ async fn answer(exchange: &Exchange, tunnel: &Tunnel, request: Request<Incoming>
 }
 
 async fn passed_on(exchange: &Exchange, url: &str, request: Request<Incoming>) -> Response<Body> {
+    if request.method().as_str().len() > LONGEST_METHOD {
+        return said(StatusCode::BAD_REQUEST, "no method has a name as long as this\n");
+    }
     match url.parse::<Url>() {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
             exchange.answer(url, request).await
@@ -162,7 +171,8 @@ async fn private(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stream = TokioIo::new(upgrade.await?);
     let host = target.host().trim_start_matches('[').trim_end_matches(']');
-    let identity = authority.identity(host)?;
+    // Programs compare certificates with names that have no dot at the end.
+    let identity = authority.identity(host.strip_suffix('.').unwrap_or(host))?;
     let mut tls = ServerConfig::builder()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));

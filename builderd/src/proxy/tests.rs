@@ -318,6 +318,11 @@ async fn what_is_no_request_gets_no_further() {
         "GET http:///file HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n",
         "CONNECT /file HTTP/1.1\r\nHost: a\r\n\r\n",
+        &format!(
+            "{} http://a/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "X".repeat(33)
+        ),
+        &format!("CONNECT {}:1 HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(254)),
         "\x16\x03\x01 no TLS here\r\n\r\n",
         "SSH-2.0-OpenSSH\r\n",
     ] {
@@ -362,6 +367,16 @@ async fn a_proxy_ends_with_its_step() {
     stream.read_to_end(&mut rest).await.ok();
     assert!(rest.is_empty());
 
+    // So does one with no room for more connections, of which nothing comes.
+    let crowded = Fixture::new(Network::Machine, &Authority::new().unwrap()).await;
+    let mut silent = Vec::new();
+    for _ in 0..130 {
+        silent.push(TcpStream::connect(crowded.address).await.unwrap());
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), crowded.proxy.finish());
+    assert!(ended.await.is_ok());
+
     // One that was never used ends at once.
     let folder = tempfile::tempdir().unwrap();
     let authority = Arc::new(Authority::new().unwrap());
@@ -391,16 +406,50 @@ fn addresses_of_the_machine_are_known_in_all_spellings() {
     }
 }
 
+#[tokio::test]
+async fn a_request_ends_with_whoever_waits_for_it() {
+    let server = Server::start(None).await;
+    let fixture = Fixture::new(Network::Machine, &Authority::new().unwrap()).await;
+    let url = format!("http://{}/silent", server.address);
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    let request = format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    drop(stream);
+    let requests = Arc::clone(&fixture.proxy.requests);
+    let noticed = async {
+        while requests.fetched().missed.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let noticed = tokio::time::timeout(std::time::Duration::from_secs(10), noticed);
+    assert!(noticed.await.is_ok());
+}
+
+#[test]
+fn certificates_of_an_authority_have_numbers_of_their_own() {
+    let authority = Authority::new().unwrap();
+    let [a, b] = ["a", "b"].map(|host| authority.identity(host).unwrap().cert[0].clone());
+    // The number is the first thing in it that is 16 bytes long.
+    let number = |certificate: &CertificateDer<'_>| {
+        let at = certificate.windows(2).position(|head| head == [2, 16]).unwrap();
+        certificate[at..at + 18].to_vec()
+    };
+    assert_ne!(number(&a), number(&b));
+}
+
 #[test]
 fn what_is_kept_of_requests_is_bounded() {
     let requests = Requests::default();
     let long = format!("http://a/{}", "x".repeat(60_000));
+    let method = "X".repeat(60_000);
     for number in 0..200 {
         requests.answered("GET", &format!("{long}{number}"), 200, None);
+        requests.missed(&method, "", "");
         requests.file(&format!("{long}{number}"), registry::Digest::of(b""));
     }
     let fetched = requests.fetched();
-    assert!(fetched.files.len() < 100);
+    assert!(fetched.files.len() + fetched.missed.len() < 100);
     assert_eq!(fetched.missed[0].reason, "too_many_requests");
     assert!(requests.summary().ends_with("- further requests are not shown\n"));
     // A circle of redirects leads to no file.
