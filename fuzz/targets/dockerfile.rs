@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use binfmt::Platform;
-use builderd::frontend::{self, Host, HostError, Request, ResolvedImage, WantedImage};
+use builderd::frontend::{self, Host, HostError, Request, Resolution, ResolvedImage, WantedImage};
 use builderd::graph::Graph;
 use bytes::Bytes;
 use dockerfile::lint::Finding;
@@ -39,12 +39,12 @@ impl Host for OneFile {
 
     fn warn(&self, _: &Finding, _: &pb::SourceInfo) {}
 
-    async fn resolve_image(&self, wanted: WantedImage) -> Result<ResolvedImage, HostError> {
-        Ok(ResolvedImage {
+    async fn resolve_image(&self, wanted: WantedImage) -> Result<Resolution, HostError> {
+        Ok(Resolution::Image(ResolvedImage {
             digest: Digest::of(wanted.reference.to_string().as_bytes()),
             reference: wanted.reference,
             config: Bytes::from_static(CONFIG.as_bytes()),
-        })
+        }))
     }
 }
 
