@@ -348,15 +348,23 @@ async fn what_is_no_request_gets_no_further() {
     assert_eq!(fixture.proxy.finish().await.fetched(), Fetched::default());
 }
 
+impl Fixture {
+    /// Asks for what the server does not answer, and gives the request time to get there.
+    async fn unanswered(&self, server: &Server) -> (String, TcpStream) {
+        let url = format!("http://{}/silent", server.address);
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        (url, stream)
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_ends_with_its_step() {
     let server = Server::start(None).await;
     let fixture = Fixture::new(Network::Machine, &Authority::new().unwrap()).await;
-    let url = format!("http://{}/silent", server.address);
-    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
-    let request = format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let (url, mut stream) = fixture.unanswered(&server).await;
     let missed = fixture.proxy.finish().await.fetched().missed;
     assert_eq!(missed.len(), 1, "{missed:?}");
     assert_eq!(
@@ -410,11 +418,7 @@ fn addresses_of_the_machine_are_known_in_all_spellings() {
 async fn a_request_ends_with_whoever_waits_for_it() {
     let server = Server::start(None).await;
     let fixture = Fixture::new(Network::Machine, &Authority::new().unwrap()).await;
-    let url = format!("http://{}/silent", server.address);
-    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
-    let request = format!("GET {url} HTTP/1.1\r\nHost: a\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let (_, stream) = fixture.unanswered(&server).await;
     drop(stream);
     let requests = Arc::clone(&fixture.proxy.requests);
     let noticed = async {

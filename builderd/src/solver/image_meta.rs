@@ -38,20 +38,17 @@ impl Job {
         mut wanted: WantedImage,
         rules: &Rules,
     ) -> Result<ResolvedImage, SourceMetaError> {
+        let kind = match &wanted.layout {
+            Some(_) => LAYOUT,
+            None => IMAGE,
+        };
         let source = pb::SourceOp {
-            identifier: match &wanted.layout {
-                Some(_) => format!("{LAYOUT}://{}", wanted.reference),
-                None => format!("{IMAGE}://{}", wanted.reference),
-            },
+            identifier: format!("{kind}://{}", wanted.reference),
             ..pb::SourceOp::default()
         };
         let platform = platforms::message(&wanted.platform);
         let allowed = self.allowed(&source, Some(&platform), rules).await?;
         if allowed.identifier != source.identifier {
-            let kind = match &wanted.layout {
-                Some(_) => LAYOUT,
-                None => IMAGE,
-            };
             wanted.reference = match allowed.identifier.split_once("://") {
                 Some((scheme, reference)) if scheme == kind => {
                     reference.parse().map_err(SourceMetaError::Reference)?

@@ -62,12 +62,10 @@ impl Job {
         };
         match outcome {
             Ok(done) => {
-                if !done.cached {
-                    self.store().note_step(&done.outputs, &vertex.name);
-                }
                 if done.cached {
                     progress.cached();
                 } else {
+                    self.store().note_step(&done.outputs, &vertex.name);
                     progress.complete();
                 }
                 Ok(done.outputs.into())

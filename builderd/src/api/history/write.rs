@@ -131,7 +131,6 @@ impl History {
                     (BuildHistoryEventType::Deleted, record)
                 }
             };
-            history.state().writing.remove(&reference);
             history.tell(event.0, &Arc::new(event.1));
         };
         state.writers.spawn_on(write, &runtime);
