@@ -51,9 +51,7 @@ pub struct Job {
     sessions: Group,
     policy: SourcePolicy,
     entitlements: Entitlements,
-    /// The network of steps is the proxy.
-    proxied: bool,
-    /// Whom those steps trust; made for the first of them.
+    /// Whom steps with the proxy for their network trust; made for the first of them.
     authority: OnceLock<Arc<Authority>>,
     graph: Mutex<Graph>,
     finished: Mutex<HashMap<String, Outputs>>,
@@ -99,7 +97,6 @@ impl Job {
             sessions,
             policy,
             entitlements,
-            proxied,
             authority: OnceLock::new(),
             graph: Mutex::default(),
             finished: Mutex::default(),
@@ -147,10 +144,6 @@ impl Job {
     /// What provenance will tell.
     pub fn notes(&self) -> &Notes {
         &self.notes
-    }
-
-    pub(super) fn is_proxied(&self) -> bool {
-        self.proxied
     }
 
     pub(super) fn known_authority(&self) -> &OnceLock<Arc<Authority>> {

@@ -14,6 +14,7 @@ mod steps;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use proto::pb;
 use registry::Digest;
 
 use crate::proxy::Fetched;
@@ -93,6 +94,11 @@ impl Notes {
             proxied,
             registrations: Mutex::default(),
         }
+    }
+
+    /// Whether a step has the proxy for its network.
+    pub fn proxies(&self, step: &pb::ExecOp) -> bool {
+        self.proxied && step.network != i32::from(pb::NetMode::None)
     }
 
     /// Says what the client asked of the daemon. Once, before anything is solved.

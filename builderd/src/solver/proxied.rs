@@ -46,15 +46,17 @@ impl Job {
     /// Whether an operation is a step that has the proxy for its network.
     pub(super) fn proxies(&self, op: &pb::Op) -> bool {
         match &op.op {
-            Some(pb::op::Op::Exec(exec)) => self.is_proxied() && exec.network != i32::from(pb::NetMode::None),
+            Some(pb::op::Op::Exec(exec)) => self.notes().proxies(exec),
             _ => false,
         }
     }
 
     /// A proxy for a step that shall have one.
     pub(super) fn proxy_for(self: &Arc<Self>, exec: &pb::ExecOp) -> Result<Option<Proxied>, OpError> {
+        if !self.notes().proxies(exec) {
+            return Ok(None);
+        }
         let network = match ops::exec::network(exec)? {
-            _ if !self.is_proxied() => return Ok(None),
             NetworkMode::None => return Ok(None),
             NetworkMode::Host => Network::Machine,
             NetworkMode::Default if self.solver().executor().default_is_host() => Network::Machine,
@@ -78,14 +80,14 @@ impl Job {
         Ok(Arc::clone(self.known_authority().get_or_init(|| made)))
     }
 
-    /// Notes what a step fetched, for this build and for others that take its result from the records.
+    /// Notes what a step fetched, for this build and for others that take its result from the records, where it is already:
+    /// such a record without its result is removed.
     pub(super) fn remember_fetched(&self, vertex: &Vertex, keys: &[CacheKey], fetched: Fetched) {
         match serde_json::to_vec(&fetched) {
             Ok(record) => {
                 for key in keys {
-                    let place = place(key);
                     self.store()
-                        .put_record(RecordKind::Sources, place.as_bytes(), record.clone());
+                        .put_record(RecordKind::Fetched, key.as_bytes(), record.clone());
                 }
             }
             Err(error) => tracing::error!(%error, "what a step fetched is not remembered"),
@@ -109,14 +111,9 @@ impl Job {
         if !self.proxies(&vertex.op) {
             return Some(None);
         }
-        let place = place(key);
-        let record = self.store().get_record(RecordKind::Sources, place.as_bytes());
+        let record = self.store().get_record(RecordKind::Fetched, key.as_bytes());
         serde_json::from_slice(&record.ok()??).ok().map(Some)
     }
-}
-
-fn place(key: &CacheKey) -> CacheKey {
-    CacheKey::new("fetched through the proxy", [key])
 }
 
 /// The policies of a build about what its steps ask for: to them, a request is an http source.

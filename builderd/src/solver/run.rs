@@ -178,12 +178,12 @@ impl Job {
             None => None,
         };
         let outputs = outputs?;
+        let done = self.made(key, outputs);
+        self.remember_content(content_key, &done);
         if let Some(fetched) = fetched {
             let keys: Vec<CacheKey> = [*key].into_iter().chain(content_key).collect();
             self.remember_fetched(vertex, &keys, fetched);
         }
-        let done = self.made(key, outputs);
-        self.remember_content(content_key, &done);
         Ok(done)
     }
 

@@ -83,6 +83,8 @@ pub enum RecordKind {
     Images,
     /// What git and http sources resolved to.
     Sources,
+    /// What steps with the proxy for their network fetched, by the cache keys of their results: gone with them.
+    Fetched,
 }
 
 impl RecordKind {
@@ -91,6 +93,7 @@ impl RecordKind {
             Self::Contexts => Table::Contexts,
             Self::Images => Table::Images,
             Self::Sources => Table::Sources,
+            Self::Fetched => Table::Fetched,
         }
     }
 }

@@ -84,20 +84,28 @@ impl Store {
             let key = record.about.reference.as_bytes();
             self.inner().metadata.remove(Table::Builds, key);
         }
+        self.discard_unnamed(gone.iter().flat_map(|record| &record.about.blobs))?;
+        Ok(gone.into_iter().map(|record| record.about.reference).collect())
+    }
+
+    /// Discards those blobs that no record names and nobody uses.
+    pub(super) fn discard_unnamed<'a>(
+        &self,
+        blobs: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<(), ReadError> {
         // Whoever writes a record holds its blobs until the record is there.
         let holds = self.inner().holds.lock();
         let named = self.named_blobs()?;
-        for blob in gone.iter().flat_map(|record| &record.about.blobs) {
+        for blob in blobs {
             if !named.contains(blob) && !holds.holds_blob(blob) {
                 self.inner().folder.discard(&self.blobs().path(blob));
             }
         }
-        drop(holds);
-        Ok(gone.into_iter().map(|record| record.about.reference).collect())
+        Ok(())
     }
 
     /// The blobs that records of layers and builds name.
-    pub(super) fn named_blobs(&self) -> Result<HashSet<Digest>, ReadError> {
+    fn named_blobs(&self) -> Result<HashSet<Digest>, ReadError> {
         let mut named = self.blobs_of_builds()?;
         self.inner().metadata.each(Table::Layers, |_, value| {
             if let Ok(record) = serde_json::from_slice::<LayerRecord>(value) {

@@ -1,20 +1,20 @@
 //! Removing what is not needed: on request, and by itself under policies.
 //!
-//! Of each layer the record goes first, then the folder and the blobs leave for the trash, both under the lock that
-//! keeps builds from taking the layer up. The removed records are durable before anybody is told. A kill in between
+//! Of each layer the record goes first, then the folder leaves for the trash, both under the lock that keeps builds from
+//! taking the layer up; its blobs follow, unless another record names them. The removed records are durable before anybody is told. A kill in between
 //! leaves a folder without a record, or a record without a folder: while something is being removed the state says
 //! so, and the next start looks for both.
 
 mod plan;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use registry::digest::Digest;
 use tokio::sync::mpsc;
 
 use super::metadata::{FlushError, ReadError, Table};
-use super::usage::{BlobFile, DOCUMENTS, Inventory, REPOSITORY, UsageError, blobs_of};
+use super::usage::{DOCUMENTS, Inventory, REPOSITORY, UsageError, blobs_of};
 use super::{LayerId, RecordKind, Snapshot, Store, Usage, WorkLost};
 
 pub use plan::PrunePolicy;
@@ -85,6 +85,7 @@ impl Store {
             store: self.clone(),
             inventory,
             kept: HashSet::new(),
+            bared: HashSet::new(),
         };
         let mut planned = planned.into_iter().peekable();
         while planned.peek().is_some() {
@@ -93,6 +94,7 @@ impl Store {
                 .pool()
                 .run(move || {
                     let gone: Vec<Usage> = batch.into_iter().filter(|entry| removal.remove(entry)).collect();
+                    removal.remove_blobs();
                     (gone, removal)
                 })
                 .await?;
@@ -146,13 +148,20 @@ impl Store {
         })
     }
 
-    /// Removes cached results and notes of sources that name what is gone. They do no harm, but they add up.
+    /// Removes cached results and notes of sources that name what is gone, and what belongs to such results. They do no
+    /// harm, but they add up.
     fn forget_what_leads_nowhere(&self) -> Result<(), ReadError> {
         let metadata = &self.inner().metadata;
         let mut layers = HashSet::new();
         metadata.each(Table::Layers, |key, _| {
             layers.insert(LayerId::new(String::from_utf8_lossy(key)));
         })?;
+        // First, as a result is there before what belongs to it.
+        let mut fetched = Vec::new();
+        metadata.each(Table::Fetched, |key, value| {
+            fetched.push((key.to_vec(), value.to_vec()));
+        })?;
+        let mut results = HashSet::new();
         let mut stale = Vec::new();
         metadata.each(Table::Results, |key, value| {
             let result = serde_json::from_slice::<super::CachedResult>(value);
@@ -160,11 +169,15 @@ impl Store {
                 let mut named = result.outputs.iter().flat_map(Snapshot::layers);
                 named.all(|layer| layers.contains(layer))
             });
-            if !whole {
+            if whole {
+                results.insert(key.to_vec());
+            } else {
                 stale.push((key.to_vec(), value.to_vec()));
             }
         })?;
         metadata.remove_unchanged(Table::Results, stale)?;
+        fetched.retain(|(key, _)| !results.contains(key));
+        metadata.remove_unchanged(Table::Fetched, fetched)?;
         let mut stale = Vec::new();
         metadata.each(Table::Images, |key, value| {
             let digest = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
@@ -210,6 +223,8 @@ struct Removal {
     inventory: Inventory,
     /// Somebody began to use these, or something that was made on them.
     kept: HashSet<LayerId>,
+    /// The blobs of the layers that are gone.
+    bared: HashSet<Digest>,
 }
 
 impl Removal {
@@ -217,7 +232,8 @@ impl Removal {
     fn remove(&mut self, entry: &Usage) -> bool {
         if entry.id == DOCUMENTS {
             let documents = std::mem::take(&mut self.inventory.documents);
-            return self.store.remove_documents(&documents);
+            let documents = documents.into_iter().map(|(digest, _)| digest).collect();
+            return self.store.remove_unnamed(&documents);
         }
         if let Some(name) = entry.id.strip_prefix(REPOSITORY) {
             return self.store.remove_repository(name);
@@ -227,25 +243,26 @@ impl Removal {
             return false;
         };
         let parent = record.parent.clone();
-        let blobs: Vec<Digest> = blobs_of(record).cloned().collect();
-        let gone =
-            !self.kept.contains(&id) && self.store.remove_layer(&id, &blobs, &self.inventory.layer_blobs);
+        let gone = !self.kept.contains(&id) && self.store.remove_layer(&id);
         if gone {
-            for blob in &blobs {
-                if let Some(count) = self.inventory.layer_blobs.get_mut(blob) {
-                    *count -= 1;
-                }
-            }
+            self.bared.extend(blobs_of(record).cloned());
         } else {
             self.kept.extend(parent);
         }
         gone
     }
+
+    /// The blobs of what is gone; those that stay, as they cannot be known to be unnamed, count as documents from now on.
+    fn remove_blobs(&mut self) {
+        if !self.bared.is_empty() {
+            self.store.remove_unnamed(&std::mem::take(&mut self.bared));
+        }
+    }
 }
 
 impl Store {
-    /// Removes a layer and those of its blobs that no other layer has, unless somebody uses it.
-    fn remove_layer(&self, id: &LayerId, blobs: &[Digest], sharers: &HashMap<Digest, u32>) -> bool {
+    /// Removes a layer unless somebody uses it.
+    fn remove_layer(&self, id: &LayerId) -> bool {
         let inner = self.inner();
         let holds = inner.holds.lock();
         if holds.holds_layer(id) {
@@ -258,31 +275,15 @@ impl Store {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .remove(id);
         inner.folder.discard(&self.layer_path(id));
-        for blob in blobs {
-            if sharers.get(blob).is_none_or(|count| *count <= 1) && !holds.holds_blob(blob) {
-                inner.folder.discard(&self.blobs().path(blob));
-            }
-        }
         true
     }
 
-    fn remove_documents(&self, documents: &[(Digest, BlobFile)]) -> bool {
-        let inner = self.inner();
-        let holds = inner.holds.lock();
-        // A record may have come since they were listed; whoever writes one holds its blobs until then.
-        let named = match self.named_blobs() {
-            Ok(named) => named,
-            Err(error) => {
-                tracing::warn!(%error, "documents stay: cannot read who names them");
-                return false;
-            }
-        };
-        for (digest, _) in documents {
-            if !holds.holds_blob(digest) && !named.contains(digest) {
-                inner.folder.discard(&self.blobs().path(digest));
-            }
+    fn remove_unnamed(&self, blobs: &HashSet<Digest>) -> bool {
+        let removed = self.discard_unnamed(blobs);
+        if let Err(error) = &removed {
+            tracing::warn!(%error, "blobs stay: cannot read who names them");
         }
-        true
+        removed.is_ok()
     }
 }
 

@@ -121,8 +121,6 @@ pub enum UsageError {
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     pub layers: BTreeMap<LayerId, LayerRecord>,
-    /// Blobs of layers, and in how many records each is.
-    pub layer_blobs: HashMap<Digest, u32>,
     /// Blobs that neither a layer nor a build record names: manifests and configs of images.
     pub documents: Vec<(Digest, BlobFile)>,
     repositories: Vec<RepositoryUse>,
@@ -182,14 +180,12 @@ impl Store {
                 Err(error) => tracing::warn!(layer = %id, %error, "layer record ignored"),
             }
         })?;
+        let mut named: HashSet<Digest> = self.blobs_of_builds()?;
         for record in inventory.layers.values() {
-            for digest in blobs_of(record) {
-                *inventory.layer_blobs.entry(digest.clone()).or_default() += 1;
-            }
+            named.extend(blobs_of(record).cloned());
         }
-        let of_builds: HashSet<Digest> = self.blobs_of_builds()?;
         for (digest, file) in &inventory.blobs {
-            if !inventory.layer_blobs.contains_key(digest) && !of_builds.contains(digest) {
+            if !named.contains(digest) {
                 inventory.documents.push((digest.clone(), *file));
             }
         }

@@ -138,7 +138,7 @@ impl Capture {
                 }
                 Some(pb::op::Op::Exec(exec)) => {
                     self.step(exec);
-                    if notes.proxied && exec.network != i32::from(pb::NetMode::None) {
+                    if notes.proxies(exec) {
                         self.requests(exec, &digest_of(bytes), notes);
                     }
                 }

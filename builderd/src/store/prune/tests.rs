@@ -72,6 +72,7 @@ async fn nothing_is_left_of_what_nobody_uses() {
     let snapshot: Snapshot = [base.clone(), top.clone()].into_iter().collect();
     let key = CacheKey::new("test", ["a"]);
     store.remember(&key, &CachedResult::now(vec![snapshot]));
+    store.put_record(RecordKind::Fetched, key.as_bytes(), *b"it");
 
     let usage = store.usage().await.unwrap();
     let of = |id: &LayerId| usage.iter().find(|usage| usage.id == id.as_str()).unwrap();
@@ -91,6 +92,10 @@ async fn nothing_is_left_of_what_nobody_uses() {
         .get(Table::Results, key.as_bytes())
         .unwrap();
     assert_eq!(results, None);
+    assert_eq!(
+        store.get_record(RecordKind::Fetched, key.as_bytes()).unwrap(),
+        None
+    );
     assert!(!store.has_folder(&top) && !store.blobs().has(&blob.descriptor.digest));
     store.compact().await.unwrap();
     drop(store);
@@ -139,6 +144,7 @@ async fn what_a_build_uses_stays_with_all_that_it_was_made_on() {
     let key = CacheKey::new("test", ["a"]);
     let snapshot: Snapshot = [base.clone(), used.clone()].into_iter().collect();
     store.remember(&key, &CachedResult::now(vec![snapshot]));
+    store.put_record(RecordKind::Fetched, key.as_bytes(), *b"it");
 
     let build = store.leased();
     build.lookup(&key).unwrap();
@@ -151,6 +157,8 @@ async fn what_a_build_uses_stays_with_all_that_it_was_made_on() {
     assert!(in_use.iter().all(|usage| usage.in_use), "{in_use:?}");
     drop(work);
     assert!(store.lookup(&key).is_some());
+    let fetched = store.get_record(RecordKind::Fetched, key.as_bytes());
+    assert!(fetched.unwrap().is_some());
     let mut removed = prune(&store, all()).await;
     removed.sort();
     let mut expected = [base, used, made].map(|id| id.to_string());
