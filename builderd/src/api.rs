@@ -19,7 +19,6 @@ pub mod history;
 mod images;
 mod processes;
 mod status;
-mod sys;
 #[cfg(test)]
 mod tests;
 pub mod upkeep;

@@ -56,6 +56,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         tracing::warn!("{key} has no effect here");
     }
     raise_file_limit();
+    crate::sys::share_heaps();
     // Programs that the daemon starts write files of layers: they shall have the same modes everywhere.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut signals = Signals::new().map_err(DaemonError::Signals)?;

@@ -20,4 +20,5 @@ pub mod session;
 pub mod solver;
 pub mod sources;
 pub mod store;
+mod sys;
 pub mod version;

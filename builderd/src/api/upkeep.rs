@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use super::history::History;
-use super::sys::give_memory_back;
 use crate::sources::local;
 use crate::store::{PrunePolicy, Store, Usage};
+use crate::sys::give_memory_back;
 
 /// Between the end of a build and the work: the client's next questions are answered first.
 const DELAY: Duration = Duration::from_secs(1);
