@@ -43,6 +43,8 @@ pub struct Settings {
     pub resolver: executor::Resolver,
     /// Steps that ask for no network of another kind have the machine's.
     pub default_is_host: bool,
+    /// The cgroup that steps run below if they name no other.
+    pub cgroup_parent: Option<String>,
     /// Steps reach the network only through the daemon's proxy, whatever clients ask for.
     pub proxy_network: bool,
     /// Steps that may run at the same time; the daemon's own choice if unset.
@@ -110,6 +112,8 @@ pub enum ConfigError {
     KeepStorage(String),
     #[error("invalid filter of a garbage collection policy")]
     Filter(#[from] crate::filter::FilterError),
+    #[error("invalid worker.oci.defaultCgroupParent")]
+    CgroupParent(#[from] executor::cgroup::CgroupError),
     #[error("{given} needs {missing} too")]
     Tls {
         given: &'static str,
@@ -260,6 +264,7 @@ impl Settings {
                 .as_ref()
                 .or(file.worker.oci.network_mode.as_ref())
                 .is_some_and(|mode| mode == arguments::HOST_NETWORK),
+            cgroup_parent: cgroup_parent(&file.worker.oci)?,
             proxy_network: flags.proxy_network || file.proxy_network,
             steps_at_once: file.worker.oci.max_parallelism.and_then(NonZeroUsize::new),
             log_limit,
@@ -273,6 +278,13 @@ impl Settings {
             without_effect,
         })
     }
+}
+
+fn cgroup_parent(worker: &file::Oci) -> Result<Option<String>, ConfigError> {
+    let parent = worker.default_cgroup_parent.clone();
+    let parent = parent.filter(|parent| !parent.is_empty());
+    parent.as_deref().map_or(Ok(()), executor::cgroup::check_parent)?;
+    Ok(parent)
 }
 
 /// `None` if the variable is no number. What somebody set for another program does not keep this one from starting.

@@ -77,6 +77,7 @@ pub async fn run(settings: Settings) -> Result<ExitCode, DaemonError> {
         devices: settings.devices,
         resolver: settings.resolver,
         default_is_host: settings.default_is_host,
+        cgroup_parent: settings.cgroup_parent,
     });
     let emulators = Emulators::new(BinfmtMisc::at(BINFMT_MISC), InterpreterFolders::default());
     let builds = Arc::<Builds>::default();

@@ -6,6 +6,7 @@
 //! One sandbox is kept ready, as starting one costs a container engine 300 ms. The daemon itself mounts nothing.
 
 pub mod cdi;
+pub mod cgroup;
 mod conversation;
 pub(crate) mod descriptors;
 mod docker;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use cdi::Devices;
+use cgroup::{CgroupError, Cgroups, Limits, Membership};
 pub use conversation::{Conversation, Input, Launch};
 use docker::Docker;
 pub use sandbox::{Held, Sandbox};
@@ -72,6 +74,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// Steps that ask for no network of another kind have the machine's.
     pub default_is_host: bool,
+    /// The cgroup that steps run below if they name no other.
+    pub cgroup_parent: Option<String>,
 }
 
 impl Config {
@@ -145,6 +149,7 @@ struct Shared {
     /// Containers that are being made and started, which nothing interrupts.
     starting: TaskTracker,
     refilling: AtomicBool,
+    cgroups: Cgroups,
     /// Whether something already looks after sandboxes that wait too long.
     expiring: AtomicBool,
 }
@@ -163,17 +168,21 @@ impl Executor {
         {
             tracing::warn!(%error, path = %config.run.display(), "cannot remove folders of an earlier life");
         }
+        let background = Arc::default();
+        let parent = config.cgroup_parent.clone();
+        let cgroups = Cgroups::new(&config.daemon, parent, Arc::downgrade(&background));
         let shared = Shared {
             config,
             backend: OnceCell::new(),
             idle: Mutex::default(),
             starting: TaskTracker::new(),
             refilling: AtomicBool::new(false),
+            cgroups,
             expiring: AtomicBool::new(false),
         };
         Self {
             shared: Arc::new(shared),
-            background: Arc::default(),
+            background,
         }
     }
 
@@ -402,6 +411,12 @@ impl Sandboxes {
             return Err(StepError::Cancelled);
         };
         sandbox?.run(step, held, output, cancel).await
+    }
+
+    /// A cgroup for a step below `parent` and within `limits`, if it shall have one; it ends with its last copy.
+    pub async fn confine(&self, parent: &str, limits: &Limits) -> Result<Option<Membership>, CgroupError> {
+        let cgroup = self.executor.shared.cgroups.make(parent, limits).await?;
+        Ok(cgroup.map(Membership::new))
     }
 
     /// Runs one process that somebody talks with to its end.

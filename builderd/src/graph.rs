@@ -168,14 +168,6 @@ impl Graph {
             .collect::<Result<Vec<_>, _>>()?;
         validate(&digest, &op)?;
         let metadata = definition.metadata.get(&digest).cloned().unwrap_or_default();
-        if metadata
-            .linux_resources
-            .as_ref()
-            .is_some_and(|limits| *limits != pb::LinuxResources::default())
-        {
-            let reason = "limits of memory and processors for one step are not supported: limit the builder's own container";
-            return Err(LoadError::Invalid { digest, reason });
-        }
         let name = metadata
             .description
             .get("llb.customname")

@@ -22,6 +22,15 @@ use crate::store::{LayerError, Snapshot, WorkLost};
 pub enum OpError {
     #[error("process \"{command}\" did not complete successfully: exit code: {code}")]
     Exit { command: String, code: i32 },
+    #[error(
+        "process \"{command}\" did not complete successfully: exit code: {code}: a process of it was killed as memory ran out{}",
+        bound(*limit)
+    )]
+    OutOfMemory {
+        command: String,
+        code: i32,
+        limit: Option<i64>,
+    },
     #[error("process \"{command}\" did not complete successfully")]
     Step {
         command: String,
@@ -109,6 +118,8 @@ pub enum OpError {
         source: std::io::Error,
     },
     #[error(transparent)]
+    Cgroup(#[from] crate::executor::cgroup::CgroupError),
+    #[error(transparent)]
     Device(#[from] crate::executor::cdi::DeviceError),
     #[error("device {0} is requested by the build but not allowed; --allow device=NAME allows it")]
     ForbiddenDevices(String),
@@ -130,6 +141,14 @@ pub enum OpError {
     NotAllowed { entitlement: &'static str },
     #[error("context canceled")]
     Canceled,
+}
+
+/// How much memory there was, and where to ask for more.
+fn bound(limit: Option<i64>) -> String {
+    match limit {
+        Some(bytes) => format!(", of which its limit leaves it {bytes} bytes: raise the limit `memory`"),
+        None => " in its cgroup or on the machine".to_owned(),
+    }
 }
 
 impl From<ImageError> for OpError {

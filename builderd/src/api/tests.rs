@@ -53,6 +53,7 @@ impl World {
             devices: Default::default(),
             resolver: Default::default(),
             default_is_host: false,
+            cgroup_parent: None,
         });
         let emulators = Emulators::new(
             BinfmtMisc::at(folder.path().join("none")),

@@ -146,7 +146,7 @@ pub(super) struct Oci {
     #[serde(rename = "proxySnapshotterPath")]
     proxy_snapshotter_path: Option<Value>,
     #[serde(rename = "defaultCgroupParent")]
-    default_cgroup_parent: Option<Value>,
+    pub default_cgroup_parent: Option<String>,
     #[serde(rename = "apparmor-profile")]
     apparmor_profile: Option<Value>,
     selinux: Option<Value>,
@@ -275,7 +275,6 @@ impl File {
             ("worker.oci.bridgeSubnet", &oci.bridge_subnet),
             ("worker.oci.binary", &oci.binary),
             ("worker.oci.proxySnapshotterPath", &oci.proxy_snapshotter_path),
-            ("worker.oci.defaultCgroupParent", &oci.default_cgroup_parent),
             ("worker.oci.apparmor-profile", &oci.apparmor_profile),
             ("worker.oci.selinux", &oci.selinux),
         ]

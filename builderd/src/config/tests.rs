@@ -123,6 +123,21 @@ fn steps_are_told_how_names_resolve_and_how_many_may_run() {
 }
 
 #[test]
+fn steps_have_a_cgroup_parent_if_the_file_says_so() {
+    let parent = |toml: &str| resolve(&[], toml).map(|settings| settings.cgroup_parent);
+    let file = |parent: &str| format!("[worker.oci]\ndefaultCgroupParent = \"{parent}\"");
+    assert_eq!(parent("").unwrap(), None);
+    assert_eq!(parent(&file("")).unwrap(), None);
+    assert_eq!(parent(&file("/builds")).unwrap().as_deref(), Some("/builds"));
+    let refused = proto::chain(&parent(&file("../up")).unwrap_err());
+    assert!(
+        refused.contains("defaultCgroupParent: invalid cgroup parent \"../up\""),
+        "{refused}"
+    );
+    assert!(resolve(&[], &file("/builds")).unwrap().without_effect.is_empty());
+}
+
+#[test]
 fn output_of_steps_is_limited() {
     let settings = resolve(&["--step-log-max-size=7"], "").unwrap();
     assert_eq!(settings.log_limit, LogLimit(7));

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::protocol::{self, Request};
-use super::sandbox::{Ear, Event, KILL_DEADLINE, Sandbox};
+use super::sandbox::{Ear, Event, Held, KILL_DEADLINE, Outgoing, Sandbox, cgroup_of};
 use super::step::{Attached, ExitStatus, Step, StepError, Stream, TerminalSize};
 
 /// How much input one frame carries at most.
@@ -73,14 +73,16 @@ impl Sandbox {
         cancel: &CancellationToken,
     ) -> Result<ExitStatus, StepError> {
         let id = self.next_id();
-        let request = match launch {
+        let (request, cgroup) = match launch {
             Launch::First { step, attached } => {
                 self.note_security(step.security);
-                Request::Start {
+                let cgroup = cgroup_of(&step);
+                let request = Request::Start {
                     id,
                     step,
                     attached: Some(attached),
-                }
+                };
+                (request, cgroup)
             }
             Launch::Beside {
                 first,
@@ -89,17 +91,21 @@ impl Sandbox {
                 ..
             } => {
                 self.note_security(step.security);
-                Request::Join {
+                let cgroup = cgroup_of(&step);
+                let request = Request::Join {
                     id,
                     within: first,
                     step,
                     attached,
-                }
+                };
+                (request, cgroup)
             }
         };
-        let request = protocol::encode(&request).map_err(StepError::Encode)?;
+        let frame = protocol::encode(&request).map_err(StepError::Encode)?;
+        let held = cgroup.clone().map(|cgroup| cgroup as Held);
+        let request = Outgoing { frame, cgroup };
         let (sender, mut events) = mpsc::unbounded_channel();
-        let mut running = self.start(id, request, Ear::Attached(sender), None).await?;
+        let mut running = self.start(id, request, Ear::Attached(sender), held).await?;
         let ended = self.exchange(id, &mut conversation, &mut events, cancel).await;
         if let Some(ended) = ended {
             running.over = true;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{Attached, ExitStatus, Step, Stream, TerminalSize};
 
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Secrets arrive inside `Start`, at most 500 KiB each, as JSON numbers.
 pub(super) const MAX_FRAME: usize = 16 << 20;
@@ -26,6 +26,7 @@ pub(super) fn weight(bytes: usize) -> usize {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
+    /// With as many open files as the step's cgroup has entrances, as has `Join`.
     Start {
         id: u64,
         step: Box<Step>,

@@ -5,6 +5,7 @@
 //! namespace, and it ends when the daemon closes the connection.
 
 mod capabilities;
+mod cgroups;
 mod devices;
 mod files;
 mod housing;
@@ -15,14 +16,15 @@ mod mounting;
 mod network;
 mod overlay;
 mod proc_files;
+mod program;
 mod seccomp;
 mod sys;
 mod talk;
 mod trust;
 mod volumes;
 
-use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustix::process::Signal;
 
 use super::Resolver;
+use super::cgroup::Membership;
+use super::descriptors;
 use super::protocol::{self, Frames, Reply, Request};
 use super::step::Stream;
 use devices::Nodes;
@@ -101,6 +105,7 @@ fn serve(arguments: &Arguments, stream: UnixStream) -> ExitCode {
     let mut runner = Runner {
         stream,
         frames: Frames::default(),
+        received: VecDeque::new(),
         housing,
         steps: BTreeMap::new(),
     };
@@ -120,6 +125,8 @@ fn fail(mut stream: UnixStream, reason: String) -> ExitCode {
 struct Runner {
     stream: UnixStream,
     frames: Frames,
+    /// Open files that came with requests which are still to be read to their end.
+    received: VecDeque<Vec<OwnedFd>>,
     housing: Housing,
     steps: BTreeMap<u64, Running>,
 }
@@ -214,15 +221,18 @@ impl Runner {
         let buffer = self.frames.buffer();
         let old = buffer.len();
         buffer.resize(old + protocol::OUTPUT_CHUNK, 0);
-        let count = self.stream.read(&mut buffer[old..])?;
+        let (count, files) = descriptors::receive_with(&self.stream, &mut buffer[old..])?;
         buffer.truncate(old + count);
+        self.received.extend(files);
         if count == 0 {
             return Ok(false);
         }
         while let Some(request) = self.frames.next_request().map_err(io::Error::other)? {
             match request {
                 Request::Start { id, step, attached } => {
-                    let started = launch::start(&self.housing, &step, Place::Own, attached);
+                    let started = entrances(&mut self.received, step.cgroup.as_ref()).and_then(|entrances| {
+                        launch::start(&self.housing, &step, Place::Own, attached, &entrances)
+                    });
                     self.note(id, started)?;
                 }
                 Request::Join {
@@ -231,10 +241,12 @@ impl Runner {
                     step,
                     attached,
                 } => {
+                    let entrances = entrances(&mut self.received, step.cgroup.as_ref());
                     let started = match self.steps.get(&within) {
-                        Some(first) => {
-                            launch::start(&self.housing, &step, Place::Beside(first), Some(attached))
-                        }
+                        Some(first) => entrances.and_then(|entrances| {
+                            let place = Place::Beside(first);
+                            launch::start(&self.housing, &step, place, Some(attached), &entrances)
+                        }),
                         None => Err(SetupError::new(
                             "joining the container",
                             io::Error::other("its first process has ended"),
@@ -381,6 +393,25 @@ impl Runner {
     fn send(&mut self, reply: &Reply) -> io::Result<()> {
         self.stream.write_all(&protocol::encode(reply)?)
     }
+}
+
+/// The open files that came with a request, through which the step enters its cgroup.
+fn entrances(
+    received: &mut VecDeque<Vec<OwnedFd>>,
+    membership: Option<&Membership>,
+) -> Result<Vec<OwnedFd>, SetupError> {
+    let Some(membership) = membership else {
+        return Ok(Vec::new());
+    };
+    let files = received.pop_front().unwrap_or_default();
+    if files.len() == membership.entrances {
+        return Ok(files);
+    }
+    // They came, but there was no room for them here.
+    Err(SetupError::new(
+        "taking over the entrances of its cgroup",
+        Errno::EMFILE,
+    ))
 }
 
 fn read(pipe: BorrowedFd<'_>, chunk: &mut [u8]) -> io::Result<usize> {

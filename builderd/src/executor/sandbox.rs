@@ -6,19 +6,22 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::ExecutorError;
+use super::cgroup::{Cgroup, Membership};
+use super::descriptors;
 use super::protocol::{self, Frame, Frames, Reply, Request};
 use super::step::{ExitStatus, SecurityMode, Step, StepError, Stream};
 
@@ -66,7 +69,7 @@ type Steps = Arc<Mutex<HashMap<u64, Ear>>>;
 pub struct Sandbox {
     steps: Steps,
     next: AtomicU64,
-    requests: mpsc::Sender<Vec<u8>>,
+    requests: mpsc::Sender<Outgoing>,
     broken: Arc<AtomicBool>,
     ran_insecure: AtomicBool,
     /// The reader and the writer; they end with the sandbox.
@@ -90,7 +93,7 @@ impl Sandbox {
         greeted_within(READY_DEADLINE, &mut reader, &mut frames).await?;
         let steps = Steps::default();
         let broken = Arc::new(AtomicBool::new(false));
-        let (requests, mut outgoing) = mpsc::channel::<Vec<u8>>(64);
+        let (requests, mut outgoing) = mpsc::channel::<Outgoing>(64);
         let mut tasks = JoinSet::new();
         tasks.spawn({
             let (steps, broken) = (Arc::clone(&steps), Arc::clone(&broken));
@@ -104,8 +107,8 @@ impl Sandbox {
             }
         });
         tasks.spawn(async move {
-            while let Some(frame) = outgoing.recv().await {
-                if writer.write_all(&frame).await.is_err() {
+            while let Some(outgoing) = outgoing.recv().await {
+                if send(&mut writer, &outgoing).await.is_err() {
                     break;
                 }
             }
@@ -131,6 +134,12 @@ impl Sandbox {
     ) -> Result<ExitStatus, StepError> {
         self.note_security(step.security);
         let id = self.next_id();
+        let cgroup = cgroup_of(&step);
+        // What is held may be needed until the last process is gone, as is the cgroup that they are in.
+        let held = match &cgroup {
+            Some(cgroup) => Arc::new((held, Arc::clone(cgroup))),
+            None => held,
+        };
         let start = protocol::encode(&Request::Start {
             id,
             step: Box::new(step),
@@ -138,7 +147,14 @@ impl Sandbox {
         })
         .map_err(StepError::Encode)?;
         let (sender, mut events) = mpsc::channel(32);
-        let mut running = self.start(id, start, Ear::Step(sender), Some(held)).await?;
+        let mut running = self
+            .start(
+                id,
+                Outgoing { frame: start, cgroup },
+                Ear::Step(sender),
+                Some(held),
+            )
+            .await?;
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -170,14 +186,14 @@ impl Sandbox {
     pub(super) async fn start(
         &self,
         id: u64,
-        request: Vec<u8>,
+        request: Outgoing,
         ear: Ear,
         held: Option<Held>,
     ) -> Result<Running<'_>, StepError> {
-        if request.len() > protocol::MAX_FRAME {
+        if request.frame.len() > protocol::MAX_FRAME {
             return Err(StepError::Start(format!(
                 "its description has {} bytes",
-                request.len()
+                request.frame.len()
             )));
         }
         lock(&self.steps).insert(id, ear);
@@ -199,7 +215,7 @@ impl Sandbox {
 
     pub(super) async fn request(&self, frame: Vec<u8>) -> Result<(), StepError> {
         self.requests
-            .send(frame)
+            .send(frame.into())
             .await
             .map_err(|_| StepError::SandboxLost)
     }
@@ -236,6 +252,37 @@ impl Sandbox {
     }
 }
 
+/// A frame to the runner, and the cgroup whose entrances go with it.
+pub(super) struct Outgoing {
+    pub(super) frame: Vec<u8>,
+    pub(super) cgroup: Option<Arc<Cgroup>>,
+}
+
+impl From<Vec<u8>> for Outgoing {
+    fn from(frame: Vec<u8>) -> Self {
+        Self { frame, cgroup: None }
+    }
+}
+
+pub(super) fn cgroup_of(step: &Step) -> Option<Arc<Cgroup>> {
+    step.cgroup.as_ref().and_then(Membership::cgroup)
+}
+
+async fn send(writer: &mut OwnedWriteHalf, outgoing: &Outgoing) -> std::io::Result<()> {
+    let mut frame = &outgoing.frame[..];
+    if let Some(cgroup) = &outgoing.cgroup {
+        let entrances: Vec<BorrowedFd<'_>> = cgroup.entrances().iter().map(AsFd::as_fd).collect();
+        let stream: &UnixStream = writer.as_ref();
+        let sent = stream
+            .async_io(Interest::WRITABLE, || {
+                descriptors::send_with(stream, frame, &entrances)
+            })
+            .await?;
+        frame = &frame[sent..];
+    }
+    writer.write_all(frame).await
+}
+
 /// A step between start and end: if the caller stops waiting, the step is killed.
 pub(super) struct Running<'a> {
     sandbox: &'a Sandbox,
@@ -248,7 +295,7 @@ impl Running<'_> {
     pub(super) fn kill(&self) {
         let sent = protocol::encode(&Request::Kill { id: self.id })
             .ok()
-            .is_some_and(|frame| self.sandbox.requests.try_send(frame).is_ok());
+            .is_some_and(|frame| self.sandbox.requests.try_send(frame.into()).is_ok());
         if !sent {
             // The step lives on unseen: never reuse this sandbox, its end will take the step along.
             self.sandbox.broken.store(true, Ordering::Release);

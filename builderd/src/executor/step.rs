@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Membership;
+
 /// One process to run on one root file system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Step {
@@ -32,6 +34,8 @@ pub struct Step {
     pub devices: Vec<DeviceNode>,
     /// Its only way out, which goes through the daemon to the network that `network` says.
     pub outlet: Option<OutletLink>,
+    /// Its cgroup, if that is not its sandbox's.
+    pub cgroup: Option<Membership>,
 }
 
 /// Where a step with an outlet finds it, on its own loopback interface: above the ports that Linux gives out by itself,
@@ -81,6 +85,7 @@ impl Step {
             shm_size: None,
             devices: Vec::new(),
             outlet: None,
+            cgroup: None,
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use binfmt::Platform;
 use proto::pb;
 
 use super::{CAPABILITIES, Error, Problem, Request, epoch};
+use crate::executor::cgroup::is_list;
 
 /// Where base images may come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +57,10 @@ pub struct Attributes {
     pub(super) hostname: String,
     pub(super) shm_size: i64,
     pub(super) ulimits: Vec<pb::Ulimit>,
+    /// The cgroup that steps run below; empty for the daemon's choice.
+    pub(super) cgroup_parent: String,
+    /// What each step may use of the machine.
+    pub(super) limits: Option<Arc<pb::LinuxResources>>,
     pub(super) cache_namespace: String,
     /// Sources by name, with `::<platform>` if they are for one only.
     pub(super) contexts: BTreeMap<String, String>,
@@ -125,6 +131,8 @@ impl Attributes {
                 .to_owned(),
             shm_size: get("shm-size").map_or(Ok(0), |value| number("shm-size", value))?,
             ulimits: get("ulimit").map_or(Ok(Vec::new()), ulimits)?,
+            cgroup_parent: get("cgroup-parent").unwrap_or("").to_owned(),
+            limits: limits(get)?,
             contexts: with_prefix(all, "context:"),
             input_metadata: with_prefix(all, "input-metadata:"),
             cache_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").unwrap_or("").to_owned(),
@@ -155,26 +163,9 @@ impl Attributes {
     }
 }
 
-/// Limits per step, which no sandbox enforces.
-const LIMITS: [&str; 8] = [
-    "memory",
-    "memswap",
-    "cpushares",
-    "cpuperiod",
-    "cpuquota",
-    "cpusetcpus",
-    "cpusetmems",
-    "cgroup-parent",
-];
-
 /// Things a request may ask for that would be wrong to pass over in silence.
 fn refuse_unsupported(request: &Request) -> Result<(), Error> {
-    let unsupported = |what: String, way_out| Err(Error::from(Problem::Unsupported { what, way_out }));
     for (key, value) in &request.attributes {
-        if LIMITS.contains(&key.as_str()) && !value.is_empty() {
-            let way_out = "; leave it out, or limit the builder's own container";
-            return unsupported(format!("the resource limit {key}={value}"), way_out);
-        }
         if key == "frontend.caps" {
             let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
             // `+forward` allows another frontend to know it, but there is none behind this one.
@@ -230,6 +221,40 @@ fn boolean(key: &str, value: &str) -> Result<bool, Error> {
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, Error> {
     value.parse().map_err(|_| invalid(key, value, "a number"))
+}
+
+/// What the attributes say of memory and processors; of the numbers none may be zero.
+fn limits<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Option<Arc<pb::LinuxResources>>, Error> {
+    fn positive<T: std::str::FromStr + Default + PartialOrd>(
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<T, Error> {
+        let Some(value) = value else {
+            return Ok(T::default());
+        };
+        let number = value.parse().ok().filter(|number| *number > T::default());
+        number.ok_or_else(|| invalid(key, value, "a positive number"))
+    }
+    let list = |key: &str| match get(key) {
+        Some(value) if !is_list(value) => Err(invalid(key, value, "numbers and ranges such as 0-2,4")),
+        value => Ok(value.unwrap_or_default().to_owned()),
+    };
+    let limits = pb::LinuxResources {
+        memory: positive("memory", get("memory"))?,
+        memory_swap: match get("memswap") {
+            Some("-1") => -1,
+            value => positive("memswap", value)
+                .map_err(|_| invalid("memswap", value.unwrap_or_default(), "a positive number, or -1"))?,
+        },
+        cpu_shares: positive("cpushares", get("cpushares"))?,
+        cpu_period: positive("cpuperiod", get("cpuperiod"))?,
+        cpu_quota: positive("cpuquota", get("cpuquota"))?,
+        cpuset_cpus: list("cpusetcpus")?,
+        cpuset_mems: list("cpusetmems")?,
+    };
+    Ok(Some(limits)
+        .filter(|limits| *limits != pb::LinuxResources::default())
+        .map(Arc::new))
 }
 
 /// `host=ip,…`

@@ -71,8 +71,6 @@ pub enum Problem {
     /// The text is for another frontend, which whoever asked this one can run.
     #[error("frontend image {image} is needed for this Dockerfile")]
     Syntax { image: String, command_line: String },
-    #[error("{what} is not supported by this builder{way_out}")]
-    Unsupported { what: String, way_out: &'static str },
     #[error("invalid build context")]
     Address(#[source] GitReferenceError),
     #[error("{0:?} is neither a git repository nor an http address, so it cannot be a build context")]

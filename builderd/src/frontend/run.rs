@@ -101,6 +101,7 @@ impl Frame {
             lines: Some((lines.first, lines.last)),
             ignore_cache: self.ignore_cache,
             group: None,
+            limits: lowering.attributes.limits.clone(),
         };
         let network = match run.network {
             Network::Default => lowering.attributes.network,
@@ -121,7 +122,7 @@ impl Frame {
             extra_hosts: lowering.attributes.extra_hosts.clone(),
             hostname: lowering.attributes.hostname.clone(),
             ulimit: lowering.attributes.ulimits.clone(),
-            cgroup_parent: String::new(),
+            cgroup_parent: lowering.attributes.cgroup_parent.clone(),
             remove_mount_stubs_recursive: true,
             valid_exit_codes: Vec::new(),
         };

@@ -39,6 +39,8 @@ pub struct Note {
     pub ignore_cache: bool,
     /// Displays show it together with others of the same group.
     pub group: Option<pb::ProgressGroup>,
+    /// What a step may use of the machine.
+    pub limits: Option<Arc<pb::LinuxResources>>,
 }
 
 /// An operation whose inputs are outputs of the same builder.
@@ -275,6 +277,7 @@ fn metadata(note: &Note) -> pb::OpMetadata {
     pb::OpMetadata {
         ignore_cache: note.ignore_cache,
         progress_group: note.group.clone(),
+        linux_resources: note.limits.as_deref().cloned(),
         description,
         ..pb::OpMetadata::default()
     }

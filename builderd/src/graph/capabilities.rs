@@ -11,6 +11,8 @@ pub const OPERATIONS: &[&str] = &[
     "diffop",
     "exec.meta.base",
     "exec.meta.cdi",
+    "exec.meta.cgroup.parent",
+    "exec.meta.linux.resources",
     "exec.meta.network",
     "exec.meta.network.proxy",
     "exec.meta.proxyenv",

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::OpError;
 use super::remains::{Remains, Remnant};
+use crate::executor::cgroup::Limits;
 use crate::executor::step::{
     ExtraHost, FileSystem, Mount, NetworkMode, OutletLink, SecurityMode, Source, Step, StepError, Stream,
     Ulimit, Writable,
@@ -52,6 +53,8 @@ pub struct Surroundings<'a> {
     pub cancel: &'a CancellationToken,
     /// Its only way out, if it shall have one.
     pub outlet: Option<OutletLink>,
+    /// What the step may use of the machine.
+    pub limits: Limits,
 }
 
 /// Runs the operation to its end; dropping the future kills the process.
@@ -68,11 +71,15 @@ pub async fn run(
         progress,
         cancel,
         ref outlet,
+        ref limits,
     } = *surroundings;
     let mut plan = Plan::of(op, inputs, &lent, store)?;
     if let Some(link) = outlet {
         plan.step.leave_through(link.clone());
     }
+    let parent = op.meta.as_ref().map_or("", |meta| &meta.cgroup_parent);
+    let membership = sandboxes.confine(parent, limits).await?;
+    plan.step.cgroup.clone_from(&membership);
     let command = plan.step.args.join(" ");
     let output = |stream: Stream, bytes: Bytes| {
         let stream = match stream {
@@ -102,7 +109,15 @@ pub async fn run(
     };
     if !success {
         *remains = left(op, inputs, plan.outputs);
-        return Err(OpError::Exit { command, code });
+        let out_of_memory = membership.is_some_and(|membership| membership.ran_out_of_memory());
+        return Err(match out_of_memory {
+            true => OpError::OutOfMemory {
+                command,
+                code,
+                limit: (limits.memory > 0).then_some(limits.memory),
+            },
+            false => OpError::Exit { command, code },
+        });
     }
     let mut outputs = Vec::new();
     // A writable mount without an output had its draft for the step alone.
@@ -242,12 +257,6 @@ struct Plan {
 impl Plan {
     fn of(op: &pb::ExecOp, inputs: &[Snapshot], lent: &Lent, store: &Store) -> Result<Self, OpError> {
         let meta = op.meta.clone().unwrap_or_default();
-        if !meta.cgroup_parent.is_empty() {
-            return Err(OpError::Unsupported(format!(
-                "steps cannot run in the cgroup {}: leave the cgroup parent out, or limit the builder's own container",
-                meta.cgroup_parent
-            )));
-        }
         let mut root = None;
         let mut mounts = Vec::new();
         let mut outputs = Vec::new();
@@ -369,6 +378,22 @@ fn placed(mount: &pb::Mount, cwd: &str) -> pb::Mount {
         mount.dest = format!("/{}/{}", cwd.trim_matches('/'), mount.dest);
     }
     mount
+}
+
+/// The limits that come with an operation.
+pub fn limits(metadata: &pb::OpMetadata) -> Limits {
+    let Some(limits) = &metadata.linux_resources else {
+        return Limits::default();
+    };
+    Limits {
+        memory: limits.memory,
+        memory_swap: limits.memory_swap,
+        cpu_shares: limits.cpu_shares,
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpuset_cpus: limits.cpuset_cpus.clone(),
+        cpuset_mems: limits.cpuset_mems.clone(),
+    }
 }
 
 /// The network that the operation asks for.

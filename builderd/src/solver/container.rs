@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Job;
 use super::proxied::Proxied;
+use crate::executor::cgroup::Limits;
 use crate::executor::step::{Attached, Mount, Secret, Source, Step, StepError};
 use crate::executor::{Conversation, Launch};
 use crate::ops::OpError;
@@ -110,7 +111,9 @@ impl Job {
         let lent = self.lent(&op, &inputs, false).await?;
         let proxy = self.proxy_for(&op)?;
         let outlet = proxy.as_ref().map(Proxied::link);
-        let prepared = exec::prepare(&op, &inputs, lent, self.store(), outlet)?;
+        let mut prepared = exec::prepare(&op, &inputs, lent, self.store(), outlet)?;
+        // Of its own it can name none, and has no limits.
+        prepared.step.cgroup = self.sandboxes().confine("", &Limits::default()).await?;
         let cancel = self.cancellation().child_token();
         Ok(Container {
             job: Arc::clone(self),

@@ -104,9 +104,11 @@ impl SolveError {
                     digest: failure.vertex.clone(),
                 }));
                 match &failure.error {
-                    OpError::Exit { code, .. } => details.push(Detail::Exit(errdefs::Exit {
-                        code: code.unsigned_abs(),
-                    })),
+                    OpError::Exit { code, .. } | OpError::OutOfMemory { code, .. } => {
+                        details.push(Detail::Exit(errdefs::Exit {
+                            code: code.unsigned_abs(),
+                        }))
+                    }
                     OpError::Policy(error) => details.extend(error.decision().map(Detail::Decision)),
                     _ => {}
                 }

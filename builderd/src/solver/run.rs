@@ -171,6 +171,7 @@ impl Job {
             progress,
             cancel: &cancel,
             outlet: proxy.as_ref().map(Proxied::link),
+            limits: ops::exec::limits(&vertex.metadata),
         };
         let outputs = ops::exec::run(op, inputs, lent, &surroundings, remains).await;
         let fetched = match &proxy {

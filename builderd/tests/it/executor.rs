@@ -2,6 +2,7 @@
 //! engine. What is missing is reported as skipped, or fails where `TRIMARAN_REQUIRE_ALL=1`.
 
 mod bench;
+mod cgroups;
 mod lives;
 mod properties;
 
@@ -177,6 +178,7 @@ fn config(state: &Path, choice: Choice) -> Config {
         devices: Default::default(),
         resolver: Default::default(),
         default_is_host: false,
+        cgroup_parent: None,
     }
 }
 
@@ -243,6 +245,7 @@ async fn native_sandboxes_have_every_property() {
     if !skipped(Choice::Native) {
         let bench = Bench::new(Choice::Native);
         properties::all(&bench).await;
+        cgroups::all(&bench).await;
         assert_eq!(bench.executor.network_mode().await.unwrap(), "host");
     }
 }
@@ -252,6 +255,7 @@ async fn docker_sandboxes_have_every_property() {
     if !skipped(Choice::Docker) {
         let bench = Bench::new(Choice::Docker);
         properties::all(&bench).await;
+        cgroups::all(&bench).await;
         assert_eq!(bench.executor.network_mode().await.unwrap(), "bridge");
         bench.executor.shut_down().await;
     }

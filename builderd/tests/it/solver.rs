@@ -42,6 +42,7 @@ impl World {
             devices: Default::default(),
             resolver: Default::default(),
             default_is_host: false,
+            cgroup_parent: None,
         });
         Solver::new(
             store,
@@ -447,6 +448,7 @@ async fn a_root_with_the_same_layer_twice_runs() {
         progress: &vertex,
         cancel: &cancel,
         outlet: None,
+        limits: Default::default(),
     };
     let outputs = builderd::ops::exec::run(
         &op,

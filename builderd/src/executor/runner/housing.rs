@@ -13,10 +13,10 @@ use nix::sched::CloneFlags;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::cgroups::Hierarchies;
 use super::devices::Nodes;
 use super::mounting::{self, Doing, SetupError};
-use super::proc_files::{self, Hierarchy};
-use super::{files, seccomp};
+use super::{files, proc_files, seccomp};
 use crate::executor::Resolver;
 
 /// Where the runner keeps its own things, in a root that is its own.
@@ -39,7 +39,7 @@ pub(super) struct Housing {
     /// Where steps that are not insecure can open device nodes.
     pub(super) nodes: Nodes,
     pub(super) filter: Vec<libc::sock_filter>,
-    pub(super) hierarchy: Hierarchy,
+    pub(super) hierarchies: Hierarchies,
     /// The sandbox's own resolver configuration, good for every step that shares its network.
     pub(super) resolv_conf: String,
 }
@@ -58,7 +58,7 @@ impl Housing {
             )
         })?;
         let resolv_conf = files::read_resolver_configuration(resolver);
-        let hierarchy = Hierarchy::of_this_machine();
+        let hierarchies = Hierarchies::of_this_machine();
 
         nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
             .doing(|| "making a mount namespace".into())?;
@@ -101,7 +101,7 @@ impl Housing {
         )
         .doing(|| "mounting sysfs".into())?;
         let opened = mounting::refer(&sys).doing(|| "opening sysfs".into())?;
-        proc_files::furnish_sys(opened.as_fd(), &empty, hierarchy)?;
+        proc_files::furnish_sys(opened.as_fd(), &empty, &hierarchies)?;
         Ok(Self {
             stubs: home.join("stubs"),
             root: home.join("root"),
@@ -111,7 +111,7 @@ impl Housing {
             null,
             nodes,
             filter,
-            hierarchy,
+            hierarchies,
             resolv_conf,
         })
     }

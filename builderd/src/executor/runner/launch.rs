@@ -4,11 +4,9 @@
 //! the program's start closes: which mount points it had to make, and what kept the program from starting.
 
 use std::borrow::Cow;
-use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -26,11 +24,9 @@ use super::network::Link;
 use super::proc_files::{self, Cover};
 use super::talk::{self, Talk};
 use super::volumes::{self, Targets};
-use super::{capabilities, devices, files, limits, network, overlay, sys, trust};
+use super::{capabilities, cgroups, devices, files, limits, network, overlay, program, sys, trust};
 use crate::executor::protocol::MAX_FRAME;
 use crate::executor::step::{Attached, ExitStatus, SecurityMode, Step, Stream};
-
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Kinds of entries in the child's report, one JSON document each.
 #[derive(Serialize, Deserialize)]
@@ -154,6 +150,7 @@ pub(super) fn start(
     step: &Step,
     place: Place<'_>,
     attached: Option<Attached>,
+    entrances: &[OwnedFd],
 ) -> Result<Running, SetupError> {
     let (stdout, stdout_writer) = super::pipe().doing(|| "making a pipe".into())?;
     let (stderr, stderr_writer) = super::pipe().doing(|| "making a pipe".into())?;
@@ -198,7 +195,11 @@ pub(super) fn start(
         None => {
             let mut report = fs::File::from(report_writer);
             let streams = [stdout_writer.as_fd(), stderr_writer.as_fd()];
-            let Err(error) = become_program(housing, step, place, streams, &ends, link.as_ref(), &mut report);
+            // First of all, so that whatever it takes from here on is counted.
+            let entered = cgroups::enter(entrances, matches!(place, Place::Own));
+            let link = link.as_ref();
+            let become_it = |()| become_program(housing, step, place, streams, &ends, link, &mut report);
+            let Err(error) = entered.and_then(become_it);
             tell(&mut report, &Report::Failed(error.text()));
             sys::exit_now(1)
         }
@@ -293,7 +294,7 @@ fn become_program(
     make_folder(&cwd, &identity).doing(|| format!("making its working folder {}", cwd.display()))?;
     restrict(housing, step, &identity)?;
     std::env::set_current_dir(&cwd).doing(|| format!("entering its working folder {}", cwd.display()))?;
-    execute(step, &identity)
+    program::execute(step, &identity)
 }
 
 /// Makes the world of a step and enters it; returns its null device.
@@ -359,12 +360,14 @@ fn build_root(
 
     let (cover, usable) = match step.security {
         SecurityMode::Insecure => (Cover::Open, Nodes::Anywhere),
+        // It left the container's cgroup, which says what devices may be used.
+        SecurityMode::Sandbox if step.cgroup.is_some() => (Cover::Covered, Nodes::OnlyInDev),
         SecurityMode::Sandbox => (Cover::Covered, housing.nodes),
     };
     mounting::set_attributes(root.as_fd(), usable.attributes(), false)
         .doing(|| "closing its root to devices".into())?;
     proc_files::furnish_proc(root.as_fd(), housing, cover)?;
-    proc_files::place_sys(root.as_fd(), housing, cover, step.has_own_network())?;
+    proc_files::place_sys(root.as_fd(), housing, cover, step)?;
     let stdin = devices::furnish(root.as_fd(), &housing.memory, step.shm_size, usable)?;
 
     let mut targets = Targets::new(root.as_fd());
@@ -432,64 +435,4 @@ fn restrict(housing: &Housing, step: &Step, identity: &Identity) -> Result<(), S
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .doing(|| "tying it to the runner".into())?;
     sys::restore_signals().doing(|| "restoring signals".into())
-}
-
-fn execute(step: &Step, identity: &Identity) -> Result<std::convert::Infallible, SetupError> {
-    let text = |text: &str| {
-        CString::new(text)
-            .map_err(io::Error::other)
-            .doing(|| "preparing its arguments".into())
-    };
-    let mut environment = step
-        .env
-        .iter()
-        .map(|pair| text(pair))
-        .collect::<Result<Vec<_>, _>>()?;
-    if !step.env.iter().any(|pair| pair.starts_with("HOME=")) {
-        environment.push(text(&format!("HOME={}", identity.home))?);
-    }
-    let arguments = step
-        .args
-        .iter()
-        .map(|argument| text(argument))
-        .collect::<Result<Vec<_>, _>>()?;
-    let name = step.args.first().map(String::as_str).unwrap_or_default();
-    let mut refusal = nix::errno::Errno::ENOENT;
-    for candidate in candidates(name, &step.env) {
-        let path = CString::new(candidate.as_os_str().as_bytes())
-            .map_err(io::Error::other)
-            .doing(|| "preparing its path".into())?;
-        match nix::unistd::execve(&path, &arguments, &environment) {
-            Ok(never) => return Ok(never),
-            // As execvp: what is found but may not run is the better message.
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
-            Err(other) => refusal = other,
-        }
-    }
-    let what = if name.contains('/') || refusal != nix::errno::Errno::ENOENT {
-        return Err(SetupError::new(format!("exec {name:?}"), refusal));
-    } else {
-        "executable file not found in $PATH"
-    };
-    Err(SetupError::new(
-        format!("exec {name:?}"),
-        io::Error::new(io::ErrorKind::NotFound, what),
-    ))
-}
-
-fn candidates(name: &str, env: &[String]) -> Vec<PathBuf> {
-    if name.is_empty() {
-        return Vec::new();
-    }
-    if name.contains('/') {
-        return vec![name.into()];
-    }
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|pair| pair.strip_prefix("PATH="))
-        .unwrap_or(DEFAULT_PATH);
-    path.split(':')
-        .map(|folder| Path::new(if folder.is_empty() { "." } else { folder }).join(name))
-        .collect()
 }

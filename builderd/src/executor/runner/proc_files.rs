@@ -6,8 +6,10 @@ use std::path::Path;
 
 use rustix::mount::MountAttrFlags;
 
+use super::cgroups::{self, Hierarchies};
 use super::housing::Housing;
 use super::mounting::{self, Doing, NOSUID_NODEV_NOEXEC, SetupError};
+use crate::executor::step::Step;
 
 const MASKED: [&str; 9] = [
     "acpi",
@@ -71,12 +73,16 @@ fn mask(target: BorrowedFd<'_>, null: BorrowedFd<'_>, empty: BorrowedFd<'_>) -> 
 }
 
 /// Covers the folders of a sysfs and mounts the sandbox's own cgroups, read-only.
-pub(super) fn furnish_sys(sys: BorrowedFd<'_>, empty: &Path, hierarchy: Hierarchy) -> Result<(), SetupError> {
+pub(super) fn furnish_sys(
+    sys: BorrowedFd<'_>,
+    empty: &Path,
+    hierarchies: &Hierarchies,
+) -> Result<(), SetupError> {
     let empty = mounting::refer(empty).doing(|| "opening an empty folder".into())?;
     for path in MASKED_IN_SYS {
         over(sys, path, |target| mounting::bind(empty.as_fd(), target, true))?;
     }
-    over(sys, "fs/cgroup", |target| cgroups(target, hierarchy))
+    over(sys, "fs/cgroup", |target| cgroups::show(target, hierarchies))
 }
 
 /// A network of its own also wants a /sys of its own, for /sys/class/net.
@@ -84,8 +90,9 @@ pub(super) fn place_sys(
     root: BorrowedFd<'_>,
     housing: &Housing,
     cover: Cover,
-    own_network: bool,
+    step: &Step,
 ) -> Result<(), SetupError> {
+    let own_network = step.has_own_network();
     let target = mounting::resolve(root, "sys").doing(|| "finding /sys".into())?;
     let sys = match (cover, own_network) {
         (Cover::Covered, false) => {
@@ -101,40 +108,16 @@ pub(super) fn place_sys(
     let sys = sys.doing(|| "mounting /sys".into())?;
     mounting::attach(sys.as_fd(), target.as_fd()).doing(|| "mounting /sys".into())?;
     if own_network && cover == Cover::Covered {
-        furnish_sys(sys.as_fd(), &housing.empty, housing.hierarchy)?;
+        furnish_sys(sys.as_fd(), &housing.empty, &housing.hierarchies)?;
     } else if cover == Cover::Open {
         over(sys.as_fd(), "fs/cgroup", |target| {
-            cgroups(target, housing.hierarchy)
+            cgroups::show(target, &housing.hierarchies)
+        })?;
+    }
+    if step.cgroup.is_some() {
+        over(sys.as_fd(), "fs/cgroup", |target| {
+            cgroups::show_own(target, &housing.hierarchies)
         })?;
     }
     Ok(())
-}
-
-/// The one hierarchy of cgroup2; nothing where the old hierarchies are in use, whose limits programs look for in as
-/// many places as there are controllers.
-fn cgroups(target: BorrowedFd<'_>, hierarchy: Hierarchy) -> io::Result<()> {
-    let (kind, options): (_, &[_]) = match hierarchy {
-        Hierarchy::Unified => ("cgroup2", &[("source", "cgroup")]),
-        Hierarchy::Split => ("tmpfs", &[("source", "cgroup"), ("size", "4k")]),
-    };
-    let attributes = NOSUID_NODEV_NOEXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    mounting::attach(mounting::new_mount(kind, options, attributes)?.as_fd(), target)
-}
-
-/// How this machine arranges its cgroups.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hierarchy {
-    Unified,
-    Split,
-}
-
-impl Hierarchy {
-    /// Looks at the machine's own mount, so only before it is left behind.
-    pub(super) fn of_this_machine() -> Self {
-        const CGROUP2_MAGIC: u64 = 0x6367_7270;
-        match rustix::fs::statfs("/sys/fs/cgroup") {
-            Ok(found) if found.f_type.cast_unsigned() == CGROUP2_MAGIC => Self::Unified,
-            _ => Self::Split,
-        }
-    }
 }

@@ -36,6 +36,41 @@ CMD [\"/bin/out\"]
 }
 
 #[test]
+fn limits_of_steps_are_beside_the_graph_and_the_cgroup_parent_is_in_it() {
+    let dockerfile = "FROM busybox\nCOPY a /\nRUN one\nRUN two\n";
+    let definition =
+        |attributes: &[(&str, &str)]| build_with(dockerfile, attributes).targets[0].definition.clone();
+    let limits = |definition: &pb::Definition| -> Vec<pb::LinuxResources> {
+        let all = definition.metadata.values();
+        all.filter_map(|metadata| metadata.linux_resources.clone())
+            .collect()
+    };
+    let plain = definition(&[]);
+    let limited = definition(&[
+        ("memory", "64"),
+        ("memswap", "-1"),
+        ("cpushares", "2"),
+        ("cpuperiod", "3"),
+        ("cpuquota", "4"),
+        ("cpusetcpus", "0-1"),
+        ("cpusetmems", "0"),
+    ]);
+    assert_eq!(plain.def, limited.def);
+    assert_eq!(limits(&plain), []);
+    let expected = pb::LinuxResources {
+        memory: 64,
+        memory_swap: -1,
+        cpu_shares: 2,
+        cpu_period: 3,
+        cpu_quota: 4,
+        cpuset_cpus: "0-1".to_owned(),
+        cpuset_mems: "0".to_owned(),
+    };
+    assert_eq!(limits(&limited), [expected.clone(), expected]);
+    assert_ne!(plain.def, definition(&[("cgroup-parent", "/builds")]).def);
+}
+
+#[test]
 fn run_sees_the_stage_and_the_request() {
     let dockerfile = "\
 FROM busybox

@@ -193,7 +193,19 @@ fn requests_that_make_no_sense_are_refused() {
         ),
         (
             vec![("memory", "1g")],
-            "the resource limit memory=1g is not supported by this builder; leave it out, or limit the builder's own container",
+            "invalid value \"1g\" for memory: a positive number",
+        ),
+        (
+            vec![("cpuquota", "0")],
+            "invalid value \"0\" for cpuquota: a positive number",
+        ),
+        (
+            vec![("memswap", "-2")],
+            "invalid value \"-2\" for memswap: a positive number, or -1",
+        ),
+        (
+            vec![("cpusetcpus", "all")],
+            "invalid value \"all\" for cpusetcpus: numbers and ranges such as 0-2,4",
         ),
         (
             vec![("context", "https://x/y.git?what=0")],
