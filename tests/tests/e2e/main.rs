@@ -9,6 +9,7 @@ mod base_images;
 mod bridge;
 mod builders;
 mod cache;
+mod cgroups;
 mod checks;
 mod contexts;
 mod crashes;
