@@ -6,3 +6,4 @@ pub mod http;
 pub mod image;
 pub mod local;
 mod one_file;
+pub mod signature;

@@ -121,6 +121,7 @@ impl Job {
                 let request = self.download(source, progress)?;
                 let _flight = self.solver().flights().lock(request.flight()).await;
                 let loaded = self.loaded(&request).await?;
+                request.verify(&loaded).await?;
                 note(Material::Http {
                     url: source.identifier.clone(),
                     digest: loaded.digest.clone(),
@@ -209,6 +210,8 @@ impl Job {
                 bundle: request.source().bundle.clone(),
             },
         );
+        // Also of what is here already: it may have come without being asked whose it is.
+        request.verify(&resolved).await?;
         let key = request.source().cache_key(&resolved);
         let _flight = self.solver().flights().lock(key).await;
         if let Some(hit) = store.lookup(&key) {
@@ -237,6 +240,7 @@ impl Job {
             let source = GitSource::parse(source)?;
             let request = self.git_request(source, &progress).await?;
             let mut resolved = self.resolved(&request).await?;
+            request.verify(&resolved).await?;
             let objects = match wanted {
                 WantedObjects::None => Objects::default(),
                 WantedObjects::All => request.objects(&mut resolved).await?,
@@ -325,6 +329,7 @@ impl Job {
             let request = self.download(source, &progress)?;
             let _flight = self.solver().flights().lock(request.flight()).await;
             let loaded = self.loaded(&request).await?;
+            request.verify(&loaded).await?;
             let digest = match checksum {
                 Some((algorithm, suffix)) => Some(request.checksum(&loaded, algorithm, suffix).await?),
                 None => None,

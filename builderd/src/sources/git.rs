@@ -11,6 +11,7 @@ mod checkout;
 mod command;
 mod fetch;
 mod remote;
+mod signed;
 mod submodules;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::store::{CacheKey, LayerError, Snapshot, Store, WorkLost};
 
 pub use command::Git;
 pub use remote::Resolved;
+pub use signed::{Demanded, SignedObject, SignedTag};
 
 use access::Access;
 use fetch::Fetched;
@@ -55,11 +57,12 @@ pub enum GitError {
         value: String,
         expected: &'static str,
     },
-    #[error("git sources with {name} are not supported: {way_out}")]
-    Unsupported {
-        name: &'static str,
-        way_out: &'static str,
-    },
+    #[error(
+        "signatures of git sources need git.sig.pubkey: the keys, OpenPGP's or SSH's, that one of must have signed"
+    )]
+    NoKeys,
+    #[error("{0} is not known to git sources")]
+    SignatureAttribute(String),
     #[error(
         "cannot run {}: repositories are fetched by the git program, which must be in the PATH of the daemon; where it \
          is not, check the repository out and build from the folder, or create the builder with an image that has git \
@@ -98,6 +101,12 @@ pub enum GitError {
     NoCommit { remote: String, commit: String },
     #[error("expected checksum to match {expected}, got {found}")]
     Checksum { expected: String, found: String },
+    #[error("{reference} of {remote} is not signed as demanded: {problems}")]
+    NotVerified {
+        remote: String,
+        reference: String,
+        problems: String,
+    },
     #[error("commit {commit} of {remote} has no folder {subfolder:?}")]
     NoFolder {
         remote: String,
@@ -157,6 +166,8 @@ pub struct GitSource {
     /// Empty for the root.
     pub subfolder: String,
     pub checksum: Option<String>,
+    /// By whom it must be signed.
+    pub signature: Option<Demanded>,
     pub keep_git_dir: bool,
     pub submodules: bool,
     pub mtime: Mtime,
@@ -193,7 +204,6 @@ impl GitSource {
             return Err(GitError::Reference(reference));
         }
         let attributes = Attributes(&source.attrs);
-        attributes.refuse()?;
         let url = match attributes.text("git.fullurl") {
             "" => identity,
             full => transported(full).map_err(failed)?,
@@ -219,6 +229,7 @@ impl GitSource {
             reference,
             subfolder,
             checksum,
+            signature: Demanded::parse(&attributes)?,
             bundle,
             as_bundle,
             keep_git_dir: attributes.is_set("git.keepgitdir"),
@@ -322,17 +333,6 @@ impl Attributes<'_> {
             }),
         }
     }
-
-    fn refuse(&self) -> Result<(), GitError> {
-        let wanted = |(key, value): (&String, &String)| key.starts_with("git.sig.") && value != "false";
-        if self.0.iter().any(wanted) {
-            return Err(GitError::Unsupported {
-                name: "verified signatures",
-                way_out: "verify them before the build, and name the commit with its checksum",
-            });
-        }
-        Ok(())
-    }
 }
 
 /// A source being worked on in the name of a client.
@@ -394,6 +394,24 @@ impl Request {
             resolved = resolved.check(self.source.checksum.as_deref())?;
         }
         Ok(resolved)
+    }
+
+    /// Fails unless what was resolved is signed by whom the source demands.
+    pub async fn verify(&self, resolved: &Resolved) -> Result<(), GitError> {
+        let Some(demanded) = &self.source.signature else {
+            return Ok(());
+        };
+        let mut resolved = resolved.clone();
+        let objects = self.objects(&mut resolved).await?;
+        let (keys, now) = (demanded.clone(), std::time::SystemTime::now());
+        let named = resolved.clone();
+        let verify = move || keys.verify(&objects, &named, now);
+        let verified = self.store.pool().run(verify).await?;
+        verified.map_err(|problems| GitError::NotVerified {
+            remote: self.source.shown(),
+            reference: resolved.reference,
+            problems,
+        })
     }
 
     /// Brings the files of a commit into a layer.

@@ -12,6 +12,7 @@ mod name;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use dockerfile::address::without_credentials;
@@ -21,6 +22,7 @@ use registry::digest::{Algorithm, Digest, DigestError, Hasher};
 use reqwest::Url;
 
 use super::one_file::Appearance;
+use super::signature::{self, Policy, SignatureError};
 use crate::progress::VertexProgress;
 use crate::session::{Group, SessionError};
 use crate::store::view::ViewError;
@@ -49,10 +51,17 @@ pub enum HttpError {
     },
     #[error("invalid value of http.checksum")]
     Digest(#[source] DigestError),
-    #[error(
-        "signatures of http sources are not verified by this daemon: name the file's digest with a checksum"
-    )]
-    Signature,
+    #[error("signatures of http sources need both http.sig.pubkey and http.sig.signature: {0} is missing")]
+    HalfSignature(&'static str),
+    #[error("{0} is not known to http sources")]
+    SignatureAttribute(String),
+    #[error("the file at {url} (digest {digest}) is not signed as demanded")]
+    NotVerified {
+        url: String,
+        digest: Digest,
+        #[source]
+        source: SignatureError,
+    },
     #[error("cannot set up connections")]
     Setup(#[source] reqwest::Error),
     #[error("failed to get {url}")]
@@ -116,11 +125,20 @@ pub enum HttpError {
     Lost(#[from] WorkLost),
 }
 
+/// A signature that a file must have, both as armoured text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demanded {
+    keys: String,
+    signature: String,
+}
+
 /// What an http source asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSource {
     url: Url,
     pub checksum: Option<Digest>,
+    /// By whom it must be signed.
+    pub signature: Option<Demanded>,
     pub file_name: Option<String>,
     pub appearance: Appearance,
     /// Name of the secret that is the value of `Authorization`.
@@ -142,9 +160,6 @@ impl HttpSource {
             return Err(refused("use http or https and the name of a server".to_owned()));
         }
         let attributes = Attributes(&source.attrs);
-        if source.attrs.keys().any(|key| key.starts_with("http.sig.")) {
-            return Err(HttpError::Signature);
-        }
         Ok(Self {
             url,
             checksum: attributes
@@ -152,6 +167,7 @@ impl HttpSource {
                 .map(str::parse)
                 .transpose()
                 .map_err(HttpError::Digest)?,
+            signature: attributes.signature()?,
             file_name: attributes.text("http.filename").map(str::to_owned),
             appearance: attributes.appearance()?,
             auth_secret: attributes.text("http.authheadersecret").map(str::to_owned),
@@ -240,6 +256,28 @@ impl<'a> Attributes<'a> {
             value: text.to_owned(),
             expected: "a number",
         })
+    }
+
+    /// Whoever names any of these wants something verified.
+    fn signature(&self) -> Result<Option<Demanded>, HttpError> {
+        const KEYS: &str = "http.sig.pubkey";
+        const SIGNATURE: &str = "http.sig.signature";
+        let mut named = self
+            .0
+            .keys()
+            .filter(|key| key.starts_with("http.sig."))
+            .peekable();
+        if named.peek().is_none() {
+            return Ok(None);
+        }
+        if let Some(unknown) = named.find(|key| ![KEYS, SIGNATURE].contains(&key.as_str())) {
+            return Err(HttpError::SignatureAttribute(unknown.clone()));
+        }
+        let text = |name| self.text(name).ok_or(HttpError::HalfSignature(name));
+        Ok(Some(Demanded {
+            keys: text(KEYS)?.to_owned(),
+            signature: text(SIGNATURE)?.to_owned(),
+        }))
     }
 
     fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, HttpError> {
@@ -380,15 +418,11 @@ impl Request<'_> {
                 limit: LONGEST,
             });
         }
-        let (snapshot, name, store) = (file.snapshot.clone(), file.name.clone(), self.store.clone());
-        let pool = store.pool().clone();
-        let hashed = move || {
-            let view = crate::ops::file::view_of(&snapshot, &store).map_err(HttpError::Write)?;
-            let mut file = view.open_file(&name).map_err(HttpError::Write)?;
+        let hashed = move |content: &mut dyn Read| {
             let mut hasher = Hasher::new(algorithm);
             let mut buffer = vec![0; 256 << 10];
             loop {
-                match std::io::Read::read(&mut file, &mut buffer).map_err(HttpError::Read)? {
+                match content.read(&mut buffer).map_err(HttpError::Read)? {
                     0 => break,
                     length => hasher.update(buffer.get(..length).unwrap_or_default()),
                 }
@@ -396,7 +430,39 @@ impl Request<'_> {
             hasher.update(&suffix);
             Ok(hasher.finish())
         };
-        pool.run(hashed).await?
+        self.with_content(file, hashed).await
+    }
+
+    /// Fails unless a loaded file is signed by whom the source demands.
+    pub async fn verify(&self, file: &Loaded) -> Result<(), HttpError> {
+        let Some(Demanded { keys, signature }) = self.source.signature.clone() else {
+            return Ok(());
+        };
+        let (url, digest) = (self.source.shown(), file.digest.clone());
+        let verify = move |content: &mut dyn Read| {
+            let policy = Policy {
+                reject_expired: false,
+                now: SystemTime::now(),
+            };
+            let verified = signature::verify_detached(content, &signature, &keys, policy);
+            verified.map_err(|source| HttpError::NotVerified { url, digest, source })
+        };
+        self.with_content(file, verify).await
+    }
+
+    /// Does something that takes its time with the content of a loaded file.
+    async fn with_content<T: Send + 'static>(
+        &self,
+        file: &Loaded,
+        work: impl FnOnce(&mut dyn Read) -> Result<T, HttpError> + Send + 'static,
+    ) -> Result<T, HttpError> {
+        let (snapshot, name, store) = (file.snapshot.clone(), file.name.clone(), self.store.clone());
+        let pool = store.pool().clone();
+        let open = move || {
+            let view = crate::ops::file::view_of(&snapshot, &store).map_err(HttpError::Write)?;
+            work(&mut view.open_file(&name).map_err(HttpError::Write)?)
+        };
+        pool.run(open).await?
     }
 }
 

@@ -40,6 +40,7 @@ mod policies;
 mod proxied;
 mod records;
 mod registries;
+mod signatures;
 mod sources;
 mod state_folder;
 mod steps;

@@ -1,5 +1,7 @@
 //! Real repositories, reached as files: what a source asks for, and what of it ends up in the layer.
 
+mod signed;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -91,6 +93,7 @@ impl World {
             reference: reference.to_owned(),
             subfolder: subfolder.to_owned(),
             checksum: None,
+            signature: None,
             keep_git_dir: false,
             submodules: true,
             mtime: Mtime::Checkout,
@@ -573,7 +576,7 @@ async fn objects_are_handed_out_as_they_are() {
 }
 
 #[test]
-fn attributes_are_read_and_what_is_not_supported_is_named() {
+fn attributes_are_read_and_what_is_not_understood_is_named() {
     let parse = |identifier: &str, attributes: &[(&str, &str)]| {
         GitSource::parse(&pb::SourceOp {
             identifier: identifier.to_owned(),
@@ -613,11 +616,6 @@ fn attributes_are_read_and_what_is_not_supported_is_named() {
             "git://e.com/a",
             &[("git.checksum", "xyz")],
             "invalid value \"xyz\" of git.checksum for a git source: a commit, or the beginning of one, in hex",
-        ),
-        (
-            "git://e.com/a",
-            &[("git.sig.pubkey", "x")],
-            "git sources with verified signatures are not supported: verify them before the build, and name the commit with its checksum",
         ),
         (
             "git://e.com/a",
